@@ -1,0 +1,211 @@
+"""The run as one JSON record: everything that one ``edgeopt compile`` did. Every report is rendered from it.
+
+The schema is version 1. Raw latency samples lie beside the record in ``samples/<target>.npz``, one array of
+nanoseconds per candidate, because they are too many for JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeopt.errors import ConfigError
+from edgeopt.measure import Measurement
+
+SCHEMA = 1
+
+#: ``[lower, upper]``; ``None`` where the data cannot bound that side.
+Interval = tuple[float | None, float | None]
+GateOutcome = Literal["pass", "fail", "inconclusive", "not_measured"]
+RunOutcome = Literal["pass", "fail", "inconclusive", "error"]
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """Which recipe ran: ``digest`` is the sha256 of its canonical content after overrides."""
+
+    name: str
+    path: str
+    digest: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """A compiled artefact; ``path`` is relative to the run's folder and ``None`` if it was not shipped."""
+
+    kind: str
+    digest: str
+    size_mib: float
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """One way to serve a target, with all that was measured on it.
+
+    Attributes:
+        id: Such as ``openvino-int8-pruned``.
+        precision: ``float`` or ``int8``.
+        pruned: Whether the model went through the recipe's compression steps (prune, distill).
+        baseline: Whether this is the float baseline of its runtime.
+        measurements: Accuracy on the evaluation split, latency, size, memory.
+        selection: Accuracy on the selection split, the only numbers that the choice looked at.
+        rejected: Why it did not ship; empty for the shipped one.
+        placement: Number of compiled operators per precision, such as ``{"i8": 14, "f32": 5}``.
+    """
+
+    id: str
+    runtime: str
+    precision: str
+    pruned: bool
+    baseline: bool
+    artifact: ArtifactRecord
+    measurements: tuple[Measurement, ...]
+    selection: tuple[Measurement, ...] = ()
+    rejected: str = ""
+    placement: Mapping[str, int] = field(default_factory=dict)
+
+    def measurement(self, metric: str) -> Measurement | None:
+        """The measurement of ``metric``, ``None`` if there is none."""
+        return next((m for m in self.measurements if m.metric == metric), None)
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """One judged gate.
+
+    Attributes:
+        gate: Such as ``top1 max_drop``.
+        metric: What was gated, such as ``top1``.
+        limit: The threshold, in the metric's unit.
+        value: What was compared with the limit: the metric itself, or its drop or ratio against the float baseline.
+        interval: Of ``value``.
+        why: One sentence.
+    """
+
+    gate: str
+    metric: str
+    limit: float
+    value: float | None
+    interval: Interval | None
+    outcome: GateOutcome
+    why: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """What happened on one target. ``error`` is set, and ``shipped`` empty, if it could not be served."""
+
+    shipped: str
+    reason: str
+    candidates: tuple[CandidateRecord, ...]
+    verdicts: tuple[VerdictRecord, ...]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def candidate(self, name: str) -> CandidateRecord:
+        """The candidate called ``name``.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for candidate in self.candidates:
+            if candidate.id == name:
+                return candidate
+        raise KeyError(name)
+
+    def baseline_of(self, candidate: CandidateRecord) -> CandidateRecord:
+        """The float baseline in the same runtime as ``candidate``."""
+        return next(c for c in self.candidates if c.baseline and c.runtime == candidate.runtime)
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """One metric at one point of the chain, on the evaluation split: ``trained``, ``pruned``, …, ``compiled``."""
+
+    stage: str
+    metric: str
+    value: float
+    interval: Interval | None
+    target: str | None = None
+    runtime: str | None = None
+    candidate: str | None = None
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One executed or reused step of the plan."""
+
+    id: str
+    stage: str
+    key: str
+    cached: bool
+    seconds: float
+    output: str
+    why: str
+    summary: str = ""
+    notes: tuple[str, ...] = ()
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that one ``edgeopt compile`` did."""
+
+    schema: int
+    outcome: RunOutcome
+    exit_code: int
+    started: str
+    seconds: float
+    recipe: RecipeRecord
+    targets: Mapping[str, TargetRecord]
+    ledger: tuple[LedgerRecord, ...]
+    stages: tuple[StageRecord, ...]
+    provenance: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The record as indented JSON that :func:`load` reads back to an equal record."""
+        import pydantic
+
+        text: bytes = pydantic.TypeAdapter(RunRecord).dump_json(self, indent=1)
+        return text.decode() + "\n"
+
+
+def load(path: Path) -> RunRecord:
+    """Read a ``run.json``, given as the file or as the folder that holds it.
+
+    Raises:
+        ConfigError: The file is missing, is not a run record, or has another schema version.
+    """
+    import json
+
+    import pydantic
+
+    file = path / "run.json" if path.is_dir() else path
+    fix = "give the folder that `edgeopt compile` wrote, such as build/digits"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"cannot read the run record: {reason}", where=str(file), fix=fix) from error
+    try:
+        schema = json.loads(text).get("schema")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError("this is not a run record", where=str(file), fix=fix) from error
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"the record has schema {schema!r}, this edgeopt reads schema {SCHEMA}",
+            where=str(file),
+            fix="render it with the edgeopt version that wrote it, or run the recipe again",
+        )
+    try:
+        return pydantic.TypeAdapter(RunRecord).validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"the run record is damaged at {place}: {first['msg']}", where=str(file), fix=fix) from error
