@@ -118,7 +118,9 @@ def _import(module_name: str, root: Path, reference: str) -> ModuleType:
         missing = error.name or module_name
         if missing.partition(".")[0] == module_name.partition(".")[0]:
             what = f"module {module_name!r} not found beside the recipe or among the installed packages"
-            raise ConfigError(what, where=reference, fix=f"create {root / module_name}.py, or correct the name") from error
+            raise ConfigError(
+                what, where=reference, fix=f"create {root / module_name}.py, or correct the name"
+            ) from error
         raise ConfigError(
             f"{module_name!r} imports {missing!r}, which is not installed", where=_place(error, root) or reference
         ) from error
