@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -90,3 +91,219 @@ class Action:
     summary: str
     notes: tuple[str, ...]
     created: float
+
+
+class Store:
+    """Content-addressed artefacts and finished actions in one folder; safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the store, creating it if needed.
+
+        Raises:
+            StoreError: The folder cannot be created or written.
+        """
+        self.root = root
+        try:
+            for name in ("objects", "actions", "slots", "locks", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "set EDGEOPT_CACHE, or give --cache, to a folder that you can write"
+            raise StoreError(f"cannot use the store: {error.strerror}", where=str(root), fix=fix) from error
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder on the store's file system, removed at the end unless :meth:`put` took it."""
+        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Hold the action ``key``, so that two processes do not do the same work at once."""
+        from filelock import FileLock
+
+        with FileLock(self.root / "locks" / f"{key}.lock"):
+            yield
+
+    def put(self, kind: str, folder: Path, meta: Mapping[str, Any]) -> Artifact:
+        """Take the files of ``folder``, which disappears, as a new immutable object. A damaged object is repaired.
+
+        Raises:
+            StoreError: The disk is full, or the folder cannot be moved.
+        """
+        try:
+            files = {path.relative_to(folder).as_posix(): file_digest(path) for path in _files(folder)}
+            manifest = {"kind": kind, "files": files, "meta": json.loads(canonical(meta))}
+            digest = digest_of(manifest)
+            (folder / _MANIFEST).write_bytes(canonical(manifest))
+            for path in _files(folder):
+                path.chmod(0o444)
+            place = self._object(digest)
+            place.parent.mkdir(exist_ok=True)
+            with self.lock(f"object-{digest}"):
+                if self._read(digest) is None:
+                    if place.exists():
+                        place.rename(Path(tempfile.mkdtemp(dir=self.root / "tmp")) / "damaged")
+                    folder.rename(place)
+        except OSError as error:
+            fix = "free some disk space (`edgeopt cache gc`)" if error.errno == errno.ENOSPC else ""
+            raise StoreError(f"cannot store the artefact: {error.strerror}", where=str(self.root), fix=fix) from error
+        return Artifact(kind, digest, place, files, manifest["meta"])
+
+    def get(self, digest: str) -> Artifact:
+        """The artefact, every byte verified.
+
+        Raises:
+            StoreError: It is missing or damaged.
+        """
+        artifact = self._read(digest)
+        if artifact is None:
+            raise StoreError(f"object {digest[:12]} is missing or damaged", where=str(self._object(digest)))
+        return artifact
+
+    def action(self, key: str) -> tuple[Action, Artifact] | None:
+        """The finished action and its verified output, ``None`` if it has to be done (again)."""
+        file = self.root / "actions" / f"{key}.json"
+        action = _read_action(file)
+        if action is None or digest_of(action.fields) != key:
+            return None
+        artifact = self._read(action.output)
+        if artifact is None:
+            return None
+        os.utime(file)
+        return action, artifact
+
+    def record(self, action: Action) -> None:
+        """Publish a finished action. Its output must have been put before.
+
+        Raises:
+            StoreError: The disk is full.
+        """
+        self._write(self.root / "actions" / f"{action.key}.json", dataclasses.asdict(action))
+
+    def last_fields(self, slot: str) -> Mapping[str, Any] | None:
+        """Key fields of the last action that :meth:`remember` noted for ``slot``."""
+        try:
+            key = json.loads((self.root / "slots" / f"{digest_of(slot)}.json").read_bytes())["key"]
+        except (OSError, ValueError, KeyError):
+            return None
+        action = _read_action(self.root / "actions" / f"{key}.json")
+        return action.fields if action else None
+
+    def remember(self, slot: str, key: str) -> None:
+        """Note the action that ``slot`` (one step of one recipe) used last, so that a re-run can be explained."""
+        self._write(self.root / "slots" / f"{digest_of(slot)}.json", {"slot": slot, "key": key})
+
+    def info(self) -> dict[str, Any]:
+        """Where the store is and what is in it."""
+        objects = list(self._objects())
+        size = sum(path.stat().st_size for place in objects for path in _files(place))
+        actions = sum(1 for _ in (self.root / "actions").glob("*.json"))
+        return {"path": str(self.root), "objects": len(objects), "actions": actions, "size_mib": size / 2**20}
+
+    def verify(self) -> list[str]:
+        """Digests of the damaged objects."""
+        return [place.name for place in self._objects() if self._read(place.name) is None]
+
+    def gc(self, older_than_seconds: float) -> dict[str, Any]:
+        """Forget actions that were not used for so long, objects that no action needs, and leftovers of dead processes.
+
+        Objects younger than an hour stay: another process may be about to record their action.
+        """
+        now = time.time()
+        removed_actions = 0
+        needed: set[str] = set()
+        for file in (self.root / "actions").glob("*.json"):
+            action = _read_action(file)
+            if action is None or now - file.stat().st_mtime > older_than_seconds:
+                file.unlink(missing_ok=True)
+                removed_actions += 1
+            else:
+                needed.add(action.output)
+        freed, removed_objects = 0, 0
+        for place in list(self._objects()):
+            if place.name not in needed and now - place.stat().st_mtime > min(3600.0, older_than_seconds):
+                freed += sum(path.stat().st_size for path in _files(place))
+                shutil.rmtree(place, ignore_errors=True)
+                removed_objects += 1
+        for folder in (self.root / "tmp").iterdir():
+            if now - folder.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.root / "locks").iterdir():
+            if now - file.stat().st_mtime > _STALE_SECONDS:
+                file.unlink(missing_ok=True)
+        return {"actions": removed_actions, "objects": removed_objects, "freed_mib": freed / 2**20}
+
+    def clear(self) -> None:
+        """Remove everything that the store holds; nothing else in its folder."""
+        for name in ("actions", "slots", "objects", "tmp"):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def _object(self, digest: str) -> Path:
+        return self.root / "objects" / digest[:2] / digest
+
+    def _objects(self) -> Iterator[Path]:
+        return (self.root / "objects").glob("??/*")
+
+    def _read(self, digest: str) -> Artifact | None:
+        place = self._object(digest)
+        try:
+            manifest = json.loads((place / _MANIFEST).read_bytes())
+            if digest_of(manifest) != digest:
+                return None
+            files: dict[str, str] = manifest["files"]
+            if any(file_digest(place / name) != expected for name, expected in files.items()):
+                return None
+            return Artifact(manifest["kind"], digest, place, files, manifest["meta"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write(self, file: Path, value: Any) -> None:
+        try:
+            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(canonical(value))
+            Path(name).replace(file)
+        except OSError as error:
+            raise StoreError(f"cannot write: {error.strerror}", where=str(file)) from error
+
+
+def default_root() -> Path:
+    """``$EDGEOPT_CACHE``, or the user's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("EDGEOPT_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("edgeopt", appauthor=False))
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
+    """The first key field, as a dotted path with both values, in which two actions differ; empty if they are equal."""
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            return first_difference(old, new, f"{prefix}{name}.")
+        return f"{prefix}{name}: {_short(old)} -> {_short(new)}"
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+    return text[:12] if is_digest else text
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _MANIFEST)
+
+
+def _read_action(file: Path) -> Action | None:
+    try:
+        data = json.loads(file.read_bytes())
+        return Action(**{**data, "notes": tuple(data["notes"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

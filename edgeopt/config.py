@@ -67,6 +67,11 @@ class Document:
         """Note that the value (or the key itself) at ``at`` is wrong."""
         self._problems[(self.where(at, key=key), what)] = None
 
+    def include(self, error: ConfigError) -> None:
+        """Note the problems of another file that this one refers to."""
+        for line in str(error).splitlines():
+            self._problems[("", line)] = None
+
     def where(self, at: Loc, *, key: bool = False) -> str:
         """``file:line:col`` of the value at ``at``, or of the nearest thing around it that stands in the file."""
         if key and at in self._key_marks:
@@ -84,7 +89,7 @@ class Document:
         """
         if self._problems:
             lines = sorted(self._problems, key=lambda problem: _natural(problem[0]))
-            raise ConfigError("\n".join(f"{where}: {what}" for where, what in lines))
+            raise ConfigError("\n".join(f"{where}: {what}" if where else what for where, what in lines))
 
     def override(self, assignment: str) -> None:
         """Apply ``a.b=c``. A part names a key, or in a list an index, a one-key item such as a step, or a ``name``.
@@ -267,7 +272,7 @@ def _position(items: list[Any], part: str) -> int | None:
     if part.isdigit() and int(part) < len(items):
         return int(part)
     for index, item in enumerate(items):
-        if item == part or (isinstance(item, dict) and (part in item and len(item) == 1 or item.get("name") == part)):
+        if item == part or (isinstance(item, dict) and ((part in item and len(item) == 1) or item.get("name") == part)):
             return index
     return None
 

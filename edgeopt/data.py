@@ -1,14 +1,24 @@
 """The user's data: opened splits, their digests, and the checks that keep a wrong split out of a verdict."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeopt import reference
+from edgeopt.errors import ConfigError
+from edgeopt.recipe import DataSpec, InputSpec, Preprocess, RawSpec, SplitSpec
+
 Array = npt.NDArray[Any]
+SPLITS = ("train", "calibrate", "select", "evaluate")
+_LABELLED = ("train", "select", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -35,3 +45,158 @@ class Split:
         for start in range(0, len(self), size):
             stop = start + size
             yield self.samples[start:stop], None if self.labels is None else self.labels[start:stop]
+
+
+def raw_spec(input_spec: InputSpec, preprocess: Preprocess | None) -> RawSpec:
+    """Shape and dtype of a raw sample, as the device feeds it."""
+    return preprocess.raw if preprocess else RawSpec(shape=input_spec.shape, dtype=input_spec.dtype)
+
+
+def to_input(samples: Array, preprocess: Preprocess | None) -> npt.NDArray[np.float32]:
+    """Raw samples to what the network takes: the same arithmetic, in the same order, that export folds in.
+
+    Args:
+        samples: (N, *raw shape).
+        preprocess: Of the recipe; ``None`` if the network takes raw samples.
+
+    Returns:
+        (N, C, H, W) float32 for images, else (N, *raw shape).
+    """
+    values = np.asarray(samples, dtype=np.float32)
+    if preprocess is None:
+        return values
+    if values.ndim == 4:
+        values = values.transpose(0, 3, 1, 2)
+    along_channels = (1, -1, *(1,) * (values.ndim - 2))
+    mean = np.asarray(preprocess.mean, np.float32).reshape(along_channels)
+    std = np.asarray(preprocess.std, np.float32).reshape(along_channels)
+    return np.ascontiguousarray((values / np.float32(preprocess.scale) - mean) / std)
+
+
+def open_splits(spec: DataSpec, raw: RawSpec, root: Path) -> Mapping[str, Split]:
+    """Open all four splits and check them.
+
+    Args:
+        spec: The recipe's ``data``.
+        raw: What a sample must look like.
+        root: Folder of the recipe.
+
+    Raises:
+        ConfigError: A split is missing, empty, of the wrong shape or dtype, unlabelled or wrongly labelled, or shares a
+            sample with another split.
+    """
+    splits = {name: _open(name, getattr(spec, name), raw, root) for name in SPLITS}
+    _check_disjoint(splits)
+    return splits
+
+
+def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
+    where = f"data.{name}"
+    samples, labels = _from_loader(spec.loader, root, where) if spec.loader else _from_file(spec, root, where)
+    if spec.samples is not None and spec.samples < len(samples):
+        chosen = np.linspace(0, len(samples) - 1, spec.samples).round().astype(np.int64)
+        samples, labels = samples[chosen], None if labels is None else labels[chosen]
+    elif spec.samples is not None and spec.samples > len(samples):
+        raise ConfigError(f"asks for {spec.samples} samples, there are {len(samples)}", where=where)
+    if len(samples) == 0:
+        raise ConfigError("the split is empty", where=where)
+    if samples.shape[1:] != raw.shape or samples.dtype != np.dtype(raw.dtype):
+        raise ConfigError(
+            f"samples are {list(samples.shape[1:])} {samples.dtype}, the recipe says {list(raw.shape)} {raw.dtype}",
+            where=where,
+            fix="correct preprocess.raw (or input, without preprocess), or what the loader returns",
+        )
+    if samples.dtype.kind == "f" and not np.isfinite(samples).all():
+        raise ConfigError("samples hold NaN or infinity", where=where)
+    if name in _LABELLED:
+        _check_labels(labels, len(samples), where)
+    digest = hashlib.sha256(f"{samples.dtype.str}{samples.shape}".encode())
+    digest.update(np.ascontiguousarray(samples).data)
+    if labels is not None:
+        digest.update(f"{labels.dtype.str}{labels.shape}".encode())
+        digest.update(np.ascontiguousarray(labels).data)
+    return Split(name, samples, labels, digest.hexdigest())
+
+
+def _from_loader(loader: str, root: Path, where: str) -> tuple[Array, Array | None]:
+    load = reference.resolve(loader, root)
+    try:
+        loaded = load()
+    except Exception as error:
+        place = reference.user_frame(error, root) or where
+        raise ConfigError(f"{loader} raised {type(error).__name__}: {error}", where=place) from error
+    if isinstance(loaded, tuple) and len(loaded) == 2 and all(hasattr(part, "__array__") for part in loaded):
+        return np.asarray(loaded[0]), np.asarray(loaded[1])
+    try:
+        pairs = [loaded[index] for index in range(len(loaded))]
+        return np.stack([np.asarray(sample) for sample, _ in pairs]), np.asarray([label for _, label in pairs])
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise ConfigError(
+            f"{loader} should return (samples, labels) arrays or a sequence of (sample, label) pairs, "
+            f"got {type(loaded).__name__}",
+            where=where,
+        ) from error
+
+
+def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | None]:
+    path = root / str(spec.path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "samples" not in archive:
+                raise ConfigError(f"{path} has no array 'samples' (it has: {', '.join(archive.files)})", where=where)
+            return archive["samples"], archive.get("labels")
+    except FileNotFoundError as error:
+        raise ConfigError(f"no such file: {path}", where=where) from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path} is not a readable .npz: {error}", where=where) from error
+
+
+def _check_labels(labels: Array | None, count: int, where: str) -> None:
+    if labels is None:
+        raise ConfigError("the split has no labels", where=where)
+    if len(labels) != count:
+        raise ConfigError(f"{count} samples but {len(labels)} labels", where=where)
+    if labels.dtype.kind not in "iuf":
+        raise ConfigError(f"labels should be numbers, they are {labels.dtype}", where=where)
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ConfigError("labels hold NaN or infinity", where=where)
+    if labels.dtype.kind in "iu" and labels.min() < 0:
+        raise ConfigError(f"label {labels.min()} is negative", where=where)
+
+
+def check_classes(split: Split, classes: int) -> None:
+    """Check that class numbers fit a network with ``classes`` outputs.
+
+    Raises:
+        ConfigError: A label is out of range.
+    """
+    if split.labels is None or split.labels.dtype.kind not in "iu" or split.labels.ndim != 1:
+        return
+    highest = int(split.labels.max())
+    if highest >= classes:
+        index = int(split.labels.argmax())
+        raise ConfigError(
+            f"label {highest} of sample {index} is outside the network's {classes} outputs",
+            where=f"data.{split.name}",
+            fix="number the classes from 0, or correct the factory's arguments",
+        )
+
+
+def _check_disjoint(splits: Mapping[str, Split]) -> None:
+    """No sample, byte for byte, may be in two splits."""
+    owner: dict[bytes, str] = {}
+    shared: dict[tuple[str, str], int] = {}
+    for name, split in splits.items():
+        contiguous = np.ascontiguousarray(split.samples)
+        digests = {hashlib.blake2b(sample, digest_size=16).digest() for sample in contiguous}
+        for digest in digests:
+            first = owner.setdefault(digest, name)
+            if first != name:
+                shared[(first, name)] = shared.get((first, name), 0) + 1
+    if shared:
+        lines = [f"{count} samples are in both {first!r} and {second!r}" for (first, second), count in shared.items()]
+        raise ConfigError(
+            "the splits overlap: " + "; ".join(lines),
+            where="data",
+            fix="give every sample to one split; a number taken on seen samples proves nothing",
+        )

@@ -49,9 +49,9 @@ class ModelSpec(Frozen):
     """The trained model.
 
     Attributes:
-        factory: ``module:callable`` that returns the ``torch.nn.Module``; the module lies beside the recipe or is installed.
+        factory: ``module:callable`` that returns the ``torch.nn.Module``; beside the recipe, or installed.
         args: Keyword arguments of the factory.
-        weights: ``.safetensors``, or ``.pt``/``.pth``/``.ckpt`` read with ``weights_only=True``; relative to the recipe.
+        weights: ``.safetensors``, or ``.pt``/``.pth``/``.ckpt`` read with ``weights_only=True``; beside the recipe.
     """
 
     factory: Reference
@@ -91,7 +91,7 @@ class Preprocess(Frozen):
 
 
 class SplitSpec(Frozen):
-    """One split of the data: a ``loader`` that returns ``(samples, labels)``, or a ``path`` to an ``.npz`` that has them.
+    """One split of the data: a ``loader`` that returns ``(samples, labels)``, or an ``.npz`` that has them.
 
     Attributes:
         loader: ``module:callable``.
@@ -131,7 +131,7 @@ def _as_mapping(value: Any) -> Any:
 
 
 class TargetSpec(Frozen):
-    """A target of this recipe: the name of a hardware profile, or the path of its file, and the product's gates for it."""
+    """A target of this recipe: a hardware profile, by name or as a file, and the product's gates for it."""
 
     name: str
     gates: Gates = Field(default_factory=dict)
@@ -160,12 +160,11 @@ class Recipe(Frozen):
     def _parameters_may_be_left_out(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        return [
-            {key: {} if params is None else params for key, params in item.items()}
-            if isinstance(item, dict)
-            else ({item: {}} if isinstance(item, str) else item)
-            for item in value
-        ]
+        steps = ({item: None} if isinstance(item, str) else item for item in value)
+        return tuple(
+            {key: {} if params is None else params for key, params in step.items()} if isinstance(step, dict) else step
+            for step in steps
+        )
 
     @field_validator("steps")
     @classmethod

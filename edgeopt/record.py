@@ -1,7 +1,7 @@
 """The run as one JSON record: everything that one ``edgeopt compile`` did. Every report is rendered from it.
 
-The schema is version 1. Raw latency samples lie beside the record in ``samples/<target>.npz``, one array of
-nanoseconds per candidate, because they are too many for JSON.
+The schema is version 1. Raw latency samples lie beside the record in ``samples/<target>.<candidate>.npy``, int64
+nanoseconds, because they are too many for JSON.
 """
 
 from __future__ import annotations

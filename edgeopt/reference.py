@@ -1,7 +1,7 @@
 """References to the user's own Python: ``module:callable``, and the digest of the source behind them.
 
-A module beside the recipe is found first, then an installed package. Only the recipe's ``factory`` and ``loader`` fields
-name code; everything else in a recipe is data.
+A module beside the recipe is found first, then an installed package. Only the recipe's ``factory`` and ``loader``
+fields name code; everything else in a recipe is data.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _place(error: BaseException, root: Path) -> str:
 
 
 def user_frame(error: BaseException, root: Path) -> str:
-    """``file:line`` of the user's own code where ``error``, or an exception that it was raised from, arose; or empty."""
+    """``file:line`` of the user's own code where ``error``, or what it was raised from, arose; or empty."""
     seen: set[int] = set()
     current: BaseException | None = error
     place = ""

@@ -1,8 +1,8 @@
 """Look-up of plug-ins by name: stages, backends, quantizers, pruning criteria and metrics.
 
-A built-in plug-in is a file in its package; the file holds ``PLUGINS``, a tuple of objects with a ``name``. Nothing has to
-be registered anywhere. Third parties add an entry point in the group ``edgeopt.<kind>`` that names such an object;
-entry points are scanned only for a name that is not built in, because the scan is slow.
+A built-in plug-in is a file in its package; the file holds ``PLUGINS``, a tuple of objects with a ``name``. Nothing
+has to be registered anywhere. Third parties add an entry point in the group ``edgeopt.<kind>`` that names such
+object; entry points are scanned only for a name that is not built in, because the scan is slow.
 """
 
 from __future__ import annotations

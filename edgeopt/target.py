@@ -61,7 +61,9 @@ class MeasureSpec(Frozen):
 
 
 def _as_tuple(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Target(Frozen):
@@ -91,7 +93,7 @@ class Target(Frozen):
 
 
 def folders(recipe_root: Path) -> list[Path]:
-    """Where target files are looked up: ``targets/`` in the recipe's folder and those above it, here, and the built-in ones."""
+    """Where target files are looked up: ``targets/`` beside and above the recipe, here, and the built-in ones."""
     root = recipe_root.resolve()
     package = Path(__file__).resolve().parent
     candidates = [

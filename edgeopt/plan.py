@@ -1,0 +1,433 @@
+"""The plan: recipe and targets with every parameter bound, every kind checked and the shared prefix found.
+
+``plan()`` reads the recipe and its target files, reports everything that is wrong with them at once, and lays out the
+steps. It runs none of the user's code and loads no heavy library, so ``edgeopt check`` is fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeopt import config, reference, registry, verdict
+from edgeopt import target as target_files
+from edgeopt.artifact import canonical, digest_of, file_digest
+from edgeopt.config import Document
+from edgeopt.errors import ConfigError, PlanError
+from edgeopt.recipe import Gates, Recipe, TargetSpec
+from edgeopt.stage import Params, Stage
+from edgeopt.target import Target
+
+#: What a step leaves behind, as the ledger calls it.
+LEDGER_NAMES = {"prune": "pruned", "distill": "distilled"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action: a stage with bound parameters.
+
+    Attributes:
+        id: Unique in the plan, such as ``compile:openvino:int8-pruned``.
+        inputs: Input role -> id of the step whose output it is.
+        data: Splits that it reads.
+        target: The target it was first planned for; ``None`` if it is for all.
+    """
+
+    id: str
+    stage: str
+    params: Params
+    inputs: Mapping[str, str]
+    data: tuple[str, ...]
+    target: str | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to serve a target, as step ids.
+
+    Attributes:
+        rank: 0 float baseline, 1 float after the recipe's compression steps, 2 quantized.
+    """
+
+    id: str
+    runtime: str
+    precision: str
+    rank: int
+    pruned: bool
+    compiled: str
+    select: str
+    evaluate: str
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """A target of the recipe with its gates and candidates."""
+
+    target: Target
+    path: Path
+    gates: tuple[verdict.Gate, ...]
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class LedgerPoint:
+    """A point of the chain whose evaluation goes into the ledger."""
+
+    stage: str
+    step: str
+    target: str | None = None
+    runtime: str | None = None
+    candidate: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run will do, in order.
+
+    Attributes:
+        path: The recipe file.
+        digest: sha256 of the recipe's canonical content, after overrides.
+        steps: In an order in which inputs come first.
+    """
+
+    recipe: Recipe
+    path: Path
+    overrides: tuple[str, ...]
+    digest: str
+    steps: tuple[Step, ...]
+    targets: Mapping[str, TargetPlan]
+    ledger: tuple[LedgerPoint, ...]
+
+    @property
+    def root(self) -> Path:
+        """Folder of the recipe."""
+        return self.path.parent
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Distributions that the plan's steps use."""
+        return tuple(sorted({tool for step in self.steps for tool in tools_of(step)}))
+
+
+def tools_of(step: Step) -> tuple[str, ...]:
+    """Distributions whose versions can change what the step gives."""
+    stage: Stage[Any] = registry.find("stages", step.stage)
+    plugin_tools: list[str] = []
+    for kind, attribute in (("backends", "runtime"), ("quantizers", "quantizer")):
+        name = getattr(step.params, attribute, None)
+        if name and name in registry.builtin(kind):
+            plugin_tools += registry.find(kind, name).tools
+    return tuple(sorted({*stage.tools, *plugin_tools}))
+
+
+def plan(recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+    """Make the plan of a recipe.
+
+    Args:
+        recipe: The recipe file, or the folder that holds ``recipe.yaml``.
+        overrides: ``a.b=c`` assignments.
+        only: Names of the targets to plan for; all if empty.
+
+    Raises:
+        ConfigError: With every problem of the recipe and its target files.
+        PlanError: They are valid but do not fit together.
+    """
+    path = recipe / "recipe.yaml" if recipe.is_dir() else recipe
+    document = config.parse(path, overrides)
+    parsed = document.read(Recipe)
+    steps = _read_steps(document)
+    _check_references(document, path.parent)
+    targets = _read_targets(document, parsed, path.parent, only) if parsed else {}
+    if parsed:
+        _check_names(document, parsed, targets)
+    document.check()
+    if parsed is None:
+        raise ConfigError("cannot be read", where=str(path))
+    builder = _Builder(parsed, path.parent)
+    for name, (target, file, spec) in targets.items():
+        builder.add_target(name, target, file, verdict.gates_of(target.gates, parsed.gates, spec.gates), steps)
+    return Plan(
+        recipe=parsed,
+        path=path,
+        overrides=tuple(overrides),
+        digest=digest_of(document.data),
+        steps=tuple(builder.steps.values()),
+        targets=builder.targets,
+        ledger=tuple(builder.ledger),
+    )
+
+
+def _read_steps(document: Document) -> list[tuple[str, Params]]:
+    """Validate each step's parameters with the stage that it names, and the order of the steps."""
+    steps: list[tuple[str, Params]] = []
+    listed = document.data.get("steps") or []
+    known = {name: stage for name, stage in registry.builtin("stages").items() if stage.in_recipe}
+    quantized = False
+    for number, step in enumerate(listed if isinstance(listed, list) else []):
+        name = step if isinstance(step, str) else next(iter(step), "") if isinstance(step, dict) else ""
+        if not name or (isinstance(step, dict) and len(step) != 1):
+            continue
+        at = ("steps", number) if isinstance(step, str) else ("steps", number, name)
+        if name not in known:
+            document.problem(at, f"unknown step {name!r}{registry.hint(name, known)}", key=True)
+            continue
+        stage: Stage[Any] = known[name]
+        if isinstance(step, str):
+            document.data["steps"][number] = {name: None}
+            at = ("steps", number, name)
+        if quantized:
+            what = "twice" if name == "quantize" else f"{name!r} after 'quantize'"
+            document.problem(
+                at, f"{what}: quantize comes last, since the others work on the float torch model", key=True
+            )
+        quantized = quantized or name == "quantize"
+        params = (
+            document.read(stage.Params, at) if isinstance(document.data["steps"][number][name], dict | None) else None
+        )
+        if params is not None:
+            steps.append((name, params))
+            criterion = getattr(params, "criterion", None)
+            if criterion is not None:
+                _find(document, "criteria", criterion, (*at, "criterion"))
+    return steps
+
+
+def _find(document: Document, kind: str, name: str, at: config.Loc) -> Any:
+    try:
+        return registry.find(kind, name)
+    except registry.UnknownPlugin as error:
+        document.problem(at, str(error))
+        return None
+
+
+def _check_references(document: Document, root: Path) -> None:
+    """The user's modules and files exist; none of their code runs."""
+    model = document.data.get("model")
+    if isinstance(model, dict):
+        factory = model.get("factory")
+        if isinstance(factory, str) and ":" in factory and (why := reference.exists(factory, root)):
+            document.problem(("model", "factory"), why)
+        weights = model.get("weights")
+        if isinstance(weights, str) and not (root / weights).is_file():
+            near = [path.name for path in root.glob("*") if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt")]
+            document.problem(("model", "weights"), f"no such file: {root / weights}{registry.hint(weights, near)}")
+    data = document.data.get("data")
+    for name, split in data.items() if isinstance(data, dict) else ():
+        if not isinstance(split, dict):
+            continue
+        loader, path = split.get("loader"), split.get("path")
+        if isinstance(loader, str) and ":" in loader and (why := reference.exists(loader, root)):
+            document.problem(("data", name, "loader"), why)
+        if isinstance(path, str) and not (root / path).is_file():
+            document.problem(("data", name, "path"), f"no such file: {root / path}")
+
+
+def _read_targets(
+    document: Document, recipe: Recipe, root: Path, only: Sequence[str]
+) -> dict[str, tuple[Target, Path, TargetSpec]]:
+    found: dict[str, tuple[Target, Path, TargetSpec]] = {}
+    for number, spec in enumerate(recipe.targets):
+        at: config.Loc = ("targets", number)
+        try:
+            file = target_files.locate(spec.name, root)
+        except ConfigError as error:
+            document.problem((*at, "name"), error.what)
+            continue
+        try:
+            target = config.load(file, Target)
+        except ConfigError as error:
+            document.include(error)
+            continue
+        if target.name in found:
+            document.problem(at, f"target {target.name!r} is listed twice")
+        for runtime in target.runtime:
+            try:
+                registry.find("backends", runtime)
+            except registry.UnknownPlugin as error:
+                document.problem((*at, "name"), f"{file}: {error}")
+        found[target.name] = (target, file, spec)
+    for name in only:
+        if name not in found:
+            raise ConfigError(
+                f"the recipe has no target {name!r}{registry.hint(name, found)}", where=f"--target {name}"
+            )
+    return {name: entry for name, entry in found.items() if not only or name in only}
+
+
+def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Path, TargetSpec]]) -> None:
+    """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
+    metrics = {name: _find(document, "metrics", name, ("metrics", i)) for i, name in enumerate(recipe.metrics)}
+    directions = {name: metric.better for name, metric in metrics.items() if metric is not None}
+    directions |= dict.fromkeys(verdict.DEVICE_METRICS, "lower")
+
+    def check(gates: Gates, at: config.Loc, prefix: str = "") -> None:
+        for name, limit in gates.items():
+            if name not in directions:
+                if name not in metrics:
+                    document.problem(
+                        (*at, name), f"{prefix}no gate on {name!r}{registry.hint(name, directions)}", key=True
+                    )
+            elif why := verdict.gate_problem(name, limit, directions[name], name in verdict.DEVICE_METRICS):
+                document.problem((*at, name), prefix + why, key=True)
+
+    check(recipe.gates, ("gates",))
+    for number, spec in enumerate(recipe.targets):
+        check(spec.gates, ("targets", number, "gates"))
+    for target, file, spec in targets.values():
+        check(target.gates, ("targets",), f"{file}: ")
+        merged = {**target.gates, **recipe.gates, **spec.gates}
+        if recipe.steps and not set(merged) & set(recipe.metrics):
+            document.problem(
+                ("gates",),
+                f"no accuracy gate for target {target.name!r}: compressing a model without one would ship whatever is "
+                f"fastest; add such as `gates: {{{recipe.metrics[0]}: {{max_drop: 0.01}}}}`",
+            )
+
+
+@dataclass
+class _Builder:
+    """Lays out the steps; equal steps of several targets become one."""
+
+    recipe: Recipe
+    root: Path
+    steps: dict[str, Step] = field(default_factory=dict)
+    targets: dict[str, TargetPlan] = field(default_factory=dict)
+    ledger: list[LedgerPoint] = field(default_factory=list)
+    _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
+    _ids: dict[bytes, str] = field(default_factory=dict)
+
+    def add_target(
+        self,
+        name: str,
+        target: Target,
+        path: Path,
+        gates: tuple[verdict.Gate, ...],
+        steps: Sequence[tuple[str, Params]],
+    ) -> None:
+        trained = self._add("load", self._load_params(), {}, target)
+        self._point("trained", trained, target, shared=True)
+        model, changed = trained, []
+        for stage, params in steps:
+            if stage == "quantize":
+                continue
+            roles = registry.find("stages", stage).accepts
+            model = self._add(stage, params, {role: trained if role == "teacher" else model for role in roles}, target)
+            changed.append(stage)
+            self._point(LEDGER_NAMES.get(stage, stage), model, target, shared=True)
+        exported = {trained: self._export(trained, target, "export" if model == trained else "export:trained")}
+        if model != trained:
+            exported[model] = self._export(model, target, "export")
+        self._point("exported", exported[model], target, shared=True, runtime="onnxruntime", optimization="none")
+        suffix = "" if not changed else "-pruned" if "prune" in changed else "-distilled"
+        candidates: list[Candidate] = []
+        for runtime in target.runtime:
+            candidates.append(self._candidate(target, runtime, "float", 0, "", exported[trained]))
+            if model != trained:
+                candidates.append(self._candidate(target, runtime, "float", 1, suffix, exported[model]))
+            for stage, params in steps:
+                if stage == "quantize" and "int8" in target.precision:
+                    bound = params.model_copy(update={"runtime": runtime})
+                    quantized = self._add(stage, bound, {"model": exported[model]}, target, f"quantize:{runtime}")
+                    self._point(
+                        "quantized", quantized, target, runtime=_reference_runtime(self._kinds[quantized], runtime)
+                    )
+                    candidates.append(self._candidate(target, runtime, "int8", 2, suffix, quantized))
+        self.targets[name] = TargetPlan(target, path, gates, tuple(candidates))
+
+    def _export(self, model: str, target: Target, step_id: str) -> str:
+        return self._add("export", registry.find("stages", "export").Params(), {"model": model}, target, step_id)
+
+    def _candidate(
+        self, target: Target, runtime: str, precision: str, rank: int, suffix: str, source: str
+    ) -> Candidate:
+        name = f"{runtime}-{precision}{suffix}"
+        params = registry.find("stages", "compile").Params(runtime=runtime)
+        compiled = self._add("compile", params, {"model": source}, target, f"compile:{name}")
+        evaluate, select = (self._evaluate(compiled, split, target, runtime) for split in ("evaluate", "select"))
+        self.ledger.append(LedgerPoint("compiled", evaluate, target.name, runtime, name))
+        return Candidate(name, runtime, precision, rank, bool(suffix), compiled, select, evaluate)
+
+    def _point(
+        self,
+        stage: str,
+        step: str,
+        target: Target,
+        *,
+        shared: bool = False,
+        runtime: str = "torch",
+        optimization: str = "none",
+    ) -> None:
+        evaluation = self._evaluate(step, "evaluate", target, runtime, optimization)
+        if not shared:
+            self.ledger.append(LedgerPoint(stage, evaluation, target.name, runtime))
+        elif all((point.stage, point.step) != (stage, evaluation) for point in self.ledger):
+            forked = any(point.stage == stage for point in self.ledger)
+            self.ledger.append(LedgerPoint(stage, evaluation, target.name if forked else None))
+
+    def _evaluate(self, step: str, split: str, target: Target, runtime: str, optimization: str = "all") -> str:
+        """The compiled artefact is evaluated as it ships; everything before it as the file itself means."""
+        as_shipped = optimization == "all"
+        params = registry.find("stages", "evaluate").Params(
+            metrics=self.recipe.metrics,
+            split=split,
+            runtime=runtime,
+            optimization="all" if runtime == "openvino" else optimization,
+            batch=target.measure.batch if as_shipped else 1,
+            threads=target.measure.threads if as_shipped else 1,
+        )
+        return self._add("evaluate", params, {"model": step}, target, f"evaluate:{step}:{split}")
+
+    def _add(
+        self, stage_name: str, params: Params, inputs: Mapping[str, str], target: Target, step_id: str | None = None
+    ) -> str:
+        """The id of the step, added unless an equal one is there."""
+        stage: Stage[Any] = registry.find("stages", stage_name)
+        for role, source in inputs.items():
+            if not self._kinds[source] & stage.accepts[role]:
+                wanted = " or ".join(sorted(stage.accepts[role]))
+                given = " or ".join(sorted(self._kinds[source]))
+                raise PlanError(f"{stage_name} needs {wanted}, {source} gives {given}", where=f"target {target.name}")
+        facts = {"metric": self.recipe.metrics[0]}
+        unset = {
+            name: value
+            for name, value in facts.items()
+            if name in stage.Params.model_fields and name not in params.model_fields_set
+        }
+        bound = stage.bind(params.model_copy(update=unset), target)
+        device = target.device.model_dump(mode="json") if stage.on_device else None
+        content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), device])
+        if content not in self._ids:
+            wanted_id = step_id or stage_name
+            unique = wanted_id if wanted_id not in self.steps else f"{wanted_id}@{target.name}"
+            self._ids[content] = unique
+            self.steps[unique] = Step(unique, stage_name, bound, dict(inputs), stage.data(bound), target.name)
+            self._kinds[unique] = self._produces(stage, bound)
+        return self._ids[content]
+
+    def _produces(self, stage: Stage[Any], params: Params) -> frozenset[str]:
+        """The kind that comes out, narrowed by the plug-in that the parameters name."""
+        for kind, attribute in (("quantizers", "quantizer"), ("backends", "runtime")):
+            name = getattr(params, attribute, None)
+            if stage.name in ("quantize", "compile") and name:
+                return frozenset({registry.find(kind, name).produces})
+        return stage.produces
+
+    def _load_params(self) -> Params:
+        model = self.recipe.model
+        params: Params = registry.find("stages", "load").Params(
+            factory=model.factory,
+            args=model.args,
+            weights=model.weights,
+            weights_digest=file_digest(self.root / model.weights),
+            source_digest=reference.source_digest(model.factory, self.root),
+            input=self.recipe.input,
+            preprocess=self.recipe.preprocess,
+        )
+        return params
+
+
+def _reference_runtime(kinds: frozenset[str], runtime: str) -> str:
+    """What runs an artefact before it is compiled: OpenVINO its own IR, ONNX Runtime every ONNX file."""
+    return runtime if "openvino-ir" in kinds else "onnxruntime"

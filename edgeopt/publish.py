@@ -1,0 +1,184 @@
+"""The run's folder, ``build/<recipe>/``: shipped artefacts, record, reports and samples, put in place at once.
+
+Everything is written beside the old folder and swapped in at the end, so that an interrupted run leaves the earlier
+results as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt import report
+from edgeopt.artifact import Artifact, file_digest
+from edgeopt.errors import ConfigError, StoreError
+from edgeopt.record import RunRecord
+
+#: Target -> candidate -> (rounds,) int64 nanoseconds.
+Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
+
+_RECORD = "run.json"
+_MANIFEST = "manifest.json"
+
+
+def check_folder(out: Path) -> None:
+    """See before the work begins that the folder can be written and holds nothing but an earlier run.
+
+    Raises:
+        ConfigError: It cannot be created or written, or holds something else.
+    """
+    fix = "give another folder with --out"
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _RECORD).is_file())):
+        raise ConfigError("the output folder holds something that is not an earlier run", where=str(out), fix=fix)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}."):
+            pass
+    except OSError as error:
+        raise ConfigError(f"the output folder cannot be written: {error.strerror}", where=str(out), fix=fix) from error
+
+
+def publish(
+    out: Path, record: RunRecord, artifacts: Mapping[str, Artifact], samples: Samples, events: Path | None = None
+) -> None:
+    """Write the folder of a run.
+
+    Args:
+        out: The folder; an earlier run in it is replaced.
+        record: Whose shipped candidates carry the path of their folder, relative to ``out``.
+        artifacts: Target -> the shipped artefact.
+        samples: Raw latency samples.
+        events: Event log to copy.
+
+    Raises:
+        StoreError: The disk is full, or the folder cannot be written.
+    """
+    try:
+        fresh = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        try:
+            fresh.chmod(0o755)
+            for target, artifact in artifacts.items():
+                _copy_artifact(artifact, fresh / target, target, record)
+            _write_samples(fresh / "samples", samples)
+            if events:
+                shutil.copyfile(events, fresh / "events.jsonl")
+            _write_reports(fresh, record, samples)
+            _swap(fresh, out)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"cannot write the results: {error.strerror}", where=str(out)) from error
+
+
+def render_again(run: Path, record: RunRecord, samples: Samples) -> list[Path]:
+    """Write the reports of a finished run anew, from its record; returns their paths.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    try:
+        return [_write(run / name, text) for name, text in report.render_all(record, samples).items()]
+    except OSError as error:
+        raise StoreError(f"cannot write the reports: {error.strerror}", where=str(run)) from error
+
+
+def read_samples(run: Path, record: RunRecord) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+    """The raw latency samples of a run, of those candidates that have them.
+
+    Raises:
+        ConfigError: A file is damaged.
+    """
+    found: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
+    for target, entry in record.targets.items():
+        for candidate in entry.candidates:
+            file = run / "samples" / f"{target}.{candidate.id}.npy"
+            if file.is_file():
+                try:
+                    found.setdefault(target, {})[candidate.id] = np.load(file, allow_pickle=False)
+                except (OSError, ValueError, EOFError) as error:
+                    raise ConfigError(f"the samples are damaged: {error}", where=str(file)) from error
+    return found
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a shipped artefact, every file verified.
+
+    Raises:
+        ConfigError: There is none, or a file is missing or differs.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
+        wrong = [name for name, digest in manifest["files"].items() if file_digest(folder / name) != digest]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"no readable artefact: {error}", where=str(folder / _MANIFEST)) from error
+    if wrong:
+        what = f"changed since they were written: {', '.join(wrong)}"
+        raise ConfigError(what, where=str(folder), fix="run `edgeopt compile` again")
+    return manifest
+
+
+def _copy_artifact(artifact: Artifact, folder: Path, target: str, record: RunRecord) -> None:
+    folder.mkdir()
+    for name in artifact.files:
+        destination = folder / name
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.path(name), destination)
+    entry = record.targets[target]
+    manifest = {
+        "manifest": 1,
+        "target": target,
+        "candidate": entry.shipped,
+        "kind": artifact.kind,
+        "digest": artifact.digest,
+        "files": dict(artifact.files),
+        "meta": dict(artifact.meta),
+        "recipe": asdict(record.recipe),
+        "verdicts": {verdict.gate: verdict.outcome for verdict in entry.verdicts},
+        "tools": record.provenance.get("tools", {}),
+        "edgeopt": record.provenance.get("edgeopt", ""),
+    }
+    _write(folder / _MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _write_samples(folder: Path, samples: Samples) -> None:
+    folder.mkdir()
+    for target, candidates in samples.items():
+        for candidate, values in candidates.items():
+            np.save(folder / f"{target}.{candidate}.npy", values, allow_pickle=False)
+
+
+def _write_reports(folder: Path, record: RunRecord, samples: Samples) -> None:
+    for name, text in report.render_all(record, samples).items():
+        _write(folder / name, text)
+    _write(folder / _RECORD, record.to_json())
+
+
+def _write(path: Path, text: str) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        return Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _swap(fresh: Path, out: Path) -> None:
+    if out.exists():
+        old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
+        out.rename(old / "run")
+        fresh.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        fresh.rename(out)

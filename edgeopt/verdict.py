@@ -1,0 +1,254 @@
+"""Judging: gates on intervals, and the choice of what ships.
+
+A gate is decided on the interval of the number, not on the number: all of it inside the limit passes, all of it outside
+fails, anything else is inconclusive. What was not measured never passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeopt.errors import ExitCode
+from edgeopt.measure import Measurement
+from edgeopt.recipe import Gates, Limit
+from edgeopt.record import GateOutcome, RunOutcome, VerdictRecord
+
+Bound = Literal["max", "min", "max_drop", "max_ratio"]
+
+#: What is measured on the device: metric -> unit. In all of them lower is better.
+DEVICE_METRICS: Mapping[str, str] = {
+    "latency_p50_ms": "ms",
+    "latency_p90_ms": "ms",
+    "latency_p99_ms": "ms",
+    "latency_ratio": "x",
+    "latency_ratio_p10": "x",
+    "memory_mib": "MiB",
+    "size_mib": "MiB",
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One threshold: ``bound`` says how ``limit`` is compared."""
+
+    metric: str
+    bound: Bound
+    limit: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric} {self.bound}"
+
+    @property
+    def measurement(self) -> str:
+        """Name of the measurement that is compared with the limit."""
+        suffix = {"max_drop": " drop", "max_ratio": " ratio"}.get(self.bound, "")
+        return f"{self.metric}{suffix}"
+
+    @property
+    def is_upper(self) -> bool:
+        return self.bound != "min"
+
+
+def gates_of(*layers: Gates) -> tuple[Gate, ...]:
+    """The gates of several layers, a later one replacing the same metric of an earlier one."""
+    merged: dict[str, Limit] = {}
+    for layer in layers:
+        merged.update(layer)
+    bounds: tuple[Bound, ...] = ("max", "min", "max_drop", "max_ratio")
+    return tuple(
+        Gate(metric, bound, float(limit))
+        for metric, limits in merged.items()
+        for bound in bounds
+        if (limit := getattr(limits, bound)) is not None
+    )
+
+
+def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"], on_device: bool) -> str:
+    """Why ``limit`` makes no sense for ``metric``; empty if it does."""
+    if limit.max is not None and better == "higher":
+        return f"{metric} is better when higher: a gate on it is `min` or `max_drop`, not `max`"
+    if limit.min is not None and better == "lower":
+        return f"{metric} is better when lower: a gate on it is `max`, not `min`"
+    if limit.max_drop is not None and on_device:
+        return f"`max_drop` is for accuracy; for {metric} give `max`, or gate latency_ratio"
+    if limit.max_ratio is not None and metric not in ("size_mib", "memory_mib"):
+        return (
+            f"`max_ratio` is for size_mib and memory_mib; for {metric} give `max_drop` or `max`, or gate latency_ratio"
+        )
+    return ""
+
+
+def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = ()) -> VerdictRecord:
+    """Judge one gate.
+
+    Args:
+        gate: The threshold.
+        measurement: Of ``gate.measurement``; ``None`` if nothing measured it.
+        accept: Methods other than ``measured`` that may pass.
+
+    Returns:
+        The verdict with a sentence that says why.
+    """
+
+    def verdict(outcome: GateOutcome, why: str) -> VerdictRecord:
+        value, interval, unit = (
+            (measurement.value, measurement.interval, measurement.unit) if measurement else (None,) * 3
+        )
+        return VerdictRecord(gate.name, gate.metric, gate.limit, value, interval, outcome, why, unit or "")
+
+    if measurement is None:
+        return verdict("not_measured", "nothing measures it on this target")
+    if measurement.value is None:
+        return verdict("not_measured", measurement.why or "it was not measured")
+    if measurement.method != "measured" and measurement.method not in accept:
+        return verdict("not_measured", f"the number is {measurement.method}, and the target does not accept that")
+    low, high = measurement.interval or (None, None)
+    sides = "at or below" if gate.is_upper else "at or above"
+    limit = f"{gate.limit:g}"
+    safe, bad = (high, low) if gate.is_upper else (low, high)
+    if safe is not None and (safe <= gate.limit if gate.is_upper else safe >= gate.limit):
+        return verdict("pass", f"the whole interval is {sides} {limit}")
+    if bad is not None and (bad > gate.limit if gate.is_upper else bad < gate.limit):
+        return verdict("fail", f"the whole interval is {'above' if gate.is_upper else 'below'} {limit}")
+    if low is None or high is None:
+        return verdict("inconclusive", f"{measurement.n} samples do not bound it on the side of {limit}")
+    return verdict("inconclusive", f"the interval [{low:.4g}, {high:.4g}] straddles {limit} with n = {measurement.n}")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate as :func:`select` sees it.
+
+    Attributes:
+        id: Of the candidate.
+        rank: 0 for a float baseline, higher for more optimised ones.
+        runtime: Which runtime executes it.
+        latency_ms: Median latency, to order the candidates.
+        accuracy: Verdicts of the accuracy gates on the selection split.
+        budgets: Verdicts of gates on exact numbers, such as the size.
+    """
+
+    id: str
+    rank: int
+    runtime: str
+    latency_ms: float
+    accuracy: Sequence[VerdictRecord]
+    budgets: Sequence[VerdictRecord] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What ships, why, and why not the others (candidate -> reason).
+
+    Attributes:
+        open: Whether a comparison between candidates straddled 1, so that more samples could change the choice.
+    """
+
+    shipped: str
+    reason: str
+    rejected: Mapping[str, str]
+    open: bool
+
+
+Compare = Callable[[str, str], Measurement]
+
+
+def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
+    """Do no harm: the fastest candidate whose accuracy holds and whose measured gain is real; else the next one.
+
+    A candidate's gain is real if the whole interval of its latency ratio is below 1 against the float baseline in the same
+    runtime, against the best float baseline of the target, and against every less optimised candidate that could ship.
+
+    Args:
+        contenders: All candidates of the target, with at least one float baseline.
+        compare: Ratio of the latencies of two candidates, first over second, with an interval.
+
+    Returns:
+        The choice. A float baseline ships if nothing else can.
+    """
+    baselines = sorted((c for c in contenders if c.rank == 0), key=lambda c: c.latency_ms)
+    rejected: dict[str, str] = {}
+    eligible: list[Contender] = []
+    for contender in contenders:
+        reason = _unfit(contender)
+        if contender.rank == 0 or not reason:
+            eligible.append(contender)
+        else:
+            rejected[contender.id] = reason
+    undecided = False
+    for contender in sorted(eligible, key=lambda c: (c.latency_ms, c.rank)):
+        if contender.rank == 0 and contender is not baselines[0]:
+            rejected[contender.id] = f"{baselines[0].id} is the faster float baseline"
+            continue
+        if contender.rank == 0:
+            continue
+        rivals = [c for c in eligible if c.rank < contender.rank]
+        if slower := [(c, compare(contender.id, c.id)) for c in rivals if not _is_gain(compare(contender.id, c.id))]:
+            rival, ratio = slower[0]
+            undecided = undecided or any(_straddles(r) for _, r in slower)
+            rejected[contender.id] = f"no measured gain over {rival.id}: {_ratio_text(ratio)}"
+            continue
+        for other in eligible:
+            if other.id != contender.id and other.id not in rejected:
+                rejected[other.id] = f"{contender.id} is faster: {_ratio_text(compare(contender.id, other.id))}"
+        own = next(c for c in baselines if c.runtime == contender.runtime)
+        reason = f"fastest candidate whose accuracy holds; {_ratio_text(compare(contender.id, own.id))} of its float baseline"
+        if len(baselines) > 1 and baselines[0] is not own:
+            reason += f", {_ratio_text(compare(contender.id, baselines[0].id))} of the best float ({baselines[0].id})"
+        return Choice(contender.id, reason, rejected, undecided)
+    rejected.pop(baselines[0].id, None)
+    return Choice(baselines[0].id, _why_baseline(rejected, baselines[0].id), rejected, undecided)
+
+
+def _unfit(contender: Contender) -> str:
+    for verdict in contender.accuracy:
+        if verdict.outcome != "pass":
+            value = "not measured" if verdict.value is None else f"{verdict.value:.4g}"
+            return f"accuracy does not hold on the selection split: {verdict.gate} is {value}; {verdict.why}"
+    for verdict in contender.budgets:
+        if verdict.outcome == "fail":
+            return f"over budget: {verdict.gate}; {verdict.why}"
+    return ""
+
+
+def _is_gain(ratio: Measurement) -> bool:
+    high = ratio.interval[1] if ratio.interval else None
+    return high is not None and high < 1.0
+
+
+def _straddles(ratio: Measurement) -> bool:
+    low, high = ratio.interval or (None, None)
+    return low is None or high is None or low < 1.0 <= high
+
+
+def _ratio_text(ratio: Measurement) -> str:
+    if ratio.value is None or not ratio.interval:
+        return "latency ratio not measured"
+    low, high = ratio.interval
+    return f"{ratio.value:.3f}× the latency [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
+
+
+def _why_baseline(rejected: Mapping[str, str], baseline: str) -> str:
+    reasons = [f"{name}: {why}" for name, why in rejected.items() if "float baseline" not in why]
+    return f"the float baseline {baseline} ships, since no optimised candidate may" + (
+        f" ({'; '.join(reasons)})" if reasons else " (there is none)"
+    )
+
+
+def outcome_of(verdicts: Sequence[VerdictRecord], errors: bool) -> tuple[RunOutcome, ExitCode]:
+    """The outcome of a run and its exit code: an error outweighs a failed gate, that an undecided one."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if errors:
+        return "error", ExitCode.TOOL_FAILED
+    if "fail" in outcomes:
+        return "fail", ExitCode.GATE_FAILED
+    if outcomes - {"pass"}:
+        return "inconclusive", ExitCode.INCONCLUSIVE
+    return "pass", ExitCode.OK
