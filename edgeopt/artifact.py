@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeopt.errors import StoreError
+from edgeopt.errors import ConfigError, StoreError
 
 _MANIFEST = "artifact.json"
 _STALE_SECONDS = 24 * 3600.0
@@ -162,6 +162,20 @@ class Store:
         if artifact is None:
             raise StoreError(f"object {digest[:12]} is missing or damaged", where=str(self._object(digest)))
         return artifact
+
+    def find(self, prefix: str) -> Artifact:
+        """The one artefact whose digest begins with ``prefix``, verified.
+
+        Raises:
+            ConfigError: None or several begin so.
+            StoreError: It is damaged.
+        """
+        is_hex = len(prefix) >= 4 and all(letter in "0123456789abcdef" for letter in prefix)
+        found = [place.name for place in self._objects() if place.name.startswith(prefix)] if is_hex else []
+        if len(found) != 1:
+            what = f"{len(found)} stored artefacts begin with {prefix!r}" if found else f"no artefact {prefix!r}"
+            raise ConfigError(what, fix="give the folder of a shipped artefact, or a longer digest from run.json")
+        return self.get(found[0])
 
     def action(self, key: str) -> tuple[Action, Artifact] | None:
         """The finished action and its verified output, ``None`` if it has to be done (again)."""

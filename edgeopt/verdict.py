@@ -22,9 +22,9 @@ DEVICE_METRICS: Mapping[str, str] = {
     "latency_p50_ms": "ms",
     "latency_p90_ms": "ms",
     "latency_p99_ms": "ms",
-    "latency_ratio": "x",
-    "latency_ratio_p10": "x",
-    "memory_mib": "MiB",
+    "latency_ratio": "1",
+    "latency_ratio_p10": "1",
+    "peak_memory_mib": "MiB",
     "size_mib": "MiB",
 }
 
@@ -74,10 +74,9 @@ def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"], 
         return f"{metric} is better when lower: a gate on it is `max`, not `min`"
     if limit.max_drop is not None and on_device:
         return f"`max_drop` is for accuracy; for {metric} give `max`, or gate latency_ratio"
-    if limit.max_ratio is not None and metric not in ("size_mib", "memory_mib"):
-        return (
-            f"`max_ratio` is for size_mib and memory_mib; for {metric} give `max_drop` or `max`, or gate latency_ratio"
-        )
+    if limit.max_ratio is not None and metric not in ("size_mib", "peak_memory_mib"):
+        instead = "gate latency_ratio" if on_device else "give `max_drop`"
+        return f"`max_ratio` is for size_mib and peak_memory_mib; for {metric} give `max`, or {instead}"
     return ""
 
 
@@ -105,7 +104,7 @@ def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = 
         return verdict("not_measured", measurement.why or "it was not measured")
     if measurement.method != "measured" and measurement.method not in accept:
         return verdict("not_measured", f"the number is {measurement.method}, and the target does not accept that")
-    low, high = measurement.interval or (None, None)
+    low, high = measurement.interval or (measurement.value, measurement.value)
     sides = "at or below" if gate.is_upper else "at or above"
     limit = f"{gate.limit:g}"
     safe, bad = (high, low) if gate.is_upper else (low, high)
@@ -159,8 +158,9 @@ Compare = Callable[[str, str], Measurement]
 def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
     """Do no harm: the fastest candidate whose accuracy holds and whose measured gain is real; else the next one.
 
-    A candidate's gain is real if the whole interval of its latency ratio is below 1 against the float baseline in the same
-    runtime, against the best float baseline of the target, and against every less optimised candidate that could ship.
+    A candidate's gain is real if the whole interval of its latency ratio is below 1 against the float baseline in the
+    same runtime, against the best float baseline of the target, and against every less optimised candidate that could
+    ship.
 
     Args:
         contenders: All candidates of the target, with at least one float baseline.
@@ -195,7 +195,8 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
             if other.id != contender.id and other.id not in rejected:
                 rejected[other.id] = f"{contender.id} is faster: {_ratio_text(compare(contender.id, other.id))}"
         own = next(c for c in baselines if c.runtime == contender.runtime)
-        reason = f"fastest candidate whose accuracy holds; {_ratio_text(compare(contender.id, own.id))} of its float baseline"
+        gain = _ratio_text(compare(contender.id, own.id))
+        reason = f"fastest candidate whose accuracy holds; {gain} of its float baseline"
         if len(baselines) > 1 and baselines[0] is not own:
             reason += f", {_ratio_text(compare(contender.id, baselines[0].id))} of the best float ({baselines[0].id})"
         return Choice(contender.id, reason, rejected, undecided)

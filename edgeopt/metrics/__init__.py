@@ -48,26 +48,27 @@ def score(metric: Metric, outputs: Array, labels: Array, *, confidence: float, s
     value = metric.compute(outputs, labels)
     hits = metric.hits(outputs, labels)
     if hits is not None:
-        interval = statistics.proportion_interval(int(hits.sum()), len(hits), confidence)
+        interval = statistics.proportion_interval(int(hits.sum()), len(hits), confidence).interval
     else:
-        interval = statistics.bootstrap_interval(metric.compute, outputs, labels, confidence=confidence, seed=seed)
+        estimate = statistics.bootstrap_interval(metric.compute, outputs, labels, confidence=confidence, seed=seed)
+        interval = estimate.interval
     return _measurement(metric, metric.name, value, interval, len(labels), confidence)
 
 
 def drop(
     metric: Metric, outputs: Array, baseline: Array, labels: Array, *, confidence: float, seed: int
 ) -> Measurement:
-    """How much worse than the baseline, on the same samples: above zero is worse, whichever direction the metric has."""
+    """How much worse than the baseline on the same samples: above zero is worse, whatever direction the metric has."""
     sign = 1.0 if metric.better == "higher" else -1.0
     value = sign * (metric.compute(baseline, labels) - metric.compute(outputs, labels))
     hits, baseline_hits = metric.hits(outputs, labels), metric.hits(baseline, labels)
     if hits is not None and baseline_hits is not None:
-        interval = statistics.paired_proportion_difference(baseline_hits, hits, confidence)
+        interval = statistics.paired_proportion_difference(baseline_hits, hits, confidence).interval
     else:
-        low, high = statistics.paired_bootstrap_interval(
-            metric.compute, baseline, outputs, labels, confidence=confidence, seed=seed
-        )
-        interval = (low, high) if sign > 0 else (-high, -low)
+        better, worse = (baseline, outputs) if sign > 0 else (outputs, baseline)
+        interval = statistics.paired_bootstrap_interval(
+            metric.compute, better, worse, labels, confidence=confidence, seed=seed
+        ).interval
     return _measurement(metric, f"{metric.name} drop", value, interval, len(labels), confidence, better="lower")
 
 
@@ -75,7 +76,7 @@ def _measurement(
     metric: Metric,
     name: str,
     value: float,
-    interval: tuple[float, float],
+    interval: statistics.Interval,
     count: int,
     confidence: float,
     better: Literal["lower", "higher"] | None = None,

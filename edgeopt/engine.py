@@ -1,0 +1,371 @@
+"""The engine: runs a plan's steps through the store. The only loop over steps.
+
+``execute()`` runs or reuses every step, then measures the candidates of each target together on its device, lets
+:func:`edgeopt.verdict.select` choose, judges the gates, and returns the record. It formats no text and knows no stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from edgeopt import data, events, provenance, registry, verdict
+from edgeopt.access import Agent
+from edgeopt.artifact import Action, Artifact, Store, digest_of, first_difference
+from edgeopt.contest import Contest, Evaluated
+from edgeopt.data import Split
+from edgeopt.errors import EdgeoptError, PlanError, StageError, StoreError
+from edgeopt.events import Sink
+from edgeopt.measure import Measurement
+from edgeopt.plan import Candidate, Plan, Step, TargetPlan, tools_of
+from edgeopt.publish import Samples
+from edgeopt.record import (
+    SCHEMA,
+    LedgerRecord,
+    RecipeRecord,
+    RunRecord,
+    StageRecord,
+    TargetRecord,
+)
+from edgeopt.stage import Stage, StageContext
+from edgeopt.target import Device
+
+#: Starts an agent on a device.
+Connect = Callable[[Device], Agent]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What a run leaves: its record, the shipped artefact of each target, and the raw latency samples."""
+
+    record: RunRecord
+    shipped: Mapping[str, Artifact]
+    samples: Samples
+
+
+def connect(device: Device) -> Agent:
+    """Start an agent the way the target says."""
+    from edgeopt.access import local
+
+    return local.start()
+
+
+def execute(
+    plan: Plan,
+    store: Store,
+    sink: Sink,
+    *,
+    reuse: bool = True,
+    keep_going: bool = False,
+    connect: Connect = connect,
+) -> Execution:
+    """Run a plan.
+
+    Args:
+        plan: What to do.
+        store: Where artefacts are kept.
+        sink: Hears what happens.
+        reuse: Whether finished actions of the store are reused.
+        keep_going: After a failure, go on with the steps and targets that do not need what failed.
+        connect: Starts an agent on a device.
+
+    Raises:
+        EdgeoptError: A step failed, unless ``keep_going``; a tool is missing; the data are wrong.
+    """
+    started = time.time()
+    if not keep_going:
+        provenance.require(plan.tools)
+    sink(
+        events.RunStarted(
+            time=started,
+            recipe=plan.recipe.name,
+            targets=tuple(plan.targets),
+            steps=tuple((step.id, step.stage) for step in plan.steps)
+            + tuple((f"measure:{name}", "measure") for name in plan.targets),
+        )
+    )
+    raw = data.raw_spec(plan.recipe.input, plan.recipe.preprocess)
+    splits = data.open_splits(plan.recipe.data, raw, plan.root)
+    run = _Run(plan, store, sink, splits, reuse, keep_going, connect)
+    with run.agents():
+        for step in plan.steps:
+            run.step(step)
+    for name, target in plan.targets.items():
+        run.target(name, target)
+    return run.finish(started)
+
+
+@dataclass
+class _Run:
+    """State of one execution."""
+
+    plan: Plan
+    store: Store
+    sink: Sink
+    splits: Mapping[str, Split]
+    reuse: bool
+    keep_going: bool
+    connect: Connect
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    stages: list[StageRecord] = field(default_factory=list)
+    targets: dict[str, TargetRecord] = field(default_factory=dict)
+    shipped: dict[str, Artifact] = field(default_factory=dict)
+    samples: dict[str, Any] = field(default_factory=dict)
+    _agents: dict[Device, Agent] = field(default_factory=dict)
+
+    # Steps
+
+    def step(self, step: Step) -> None:
+        """Run or reuse one step."""
+        broken = [source for source in step.inputs.values() if source in self.failed]
+        try:
+            if broken:
+                raise StageError(f"not run, because {broken[0]} failed")
+            self._step(step)
+        except EdgeoptError as error:
+            self.failed[step.id] = str(error)
+            self._emit(events.StepFailed, step=step.id, error=str(error))
+            if not self.keep_going:
+                error.where = error.where or step.id
+                raise
+            self.stages.append(StageRecord(step.id, step.stage, "", False, 0.0, "", str(error), target=step.target))
+
+    def _step(self, step: Step) -> None:
+        fields = self._key_fields(step)
+        key = digest_of(fields)
+        slot = f"{self.plan.path.resolve()}|{step.id}"
+        with self.store.lock(key):
+            found = self.store.action(key) if self.reuse else None
+            if found:
+                action, artifact = found
+                why = "nothing that it depends on has changed"
+                self._emit(events.StepCached, step=step.id)
+            else:
+                why = self._why(slot, fields)
+                self._emit(events.StepStarted, step=step.id, why=why)
+                action, artifact = self._work(step, key, fields)
+                self._emit(events.StepFinished, step=step.id, seconds=action.seconds, summary=action.summary)
+        for note in action.notes:
+            self._emit(events.NoteTaken, step=step.id, note=note)
+        self.store.remember(slot, key)
+        self.artifacts[step.id] = artifact
+        self.stages.append(
+            StageRecord(
+                id=step.id,
+                stage=step.stage,
+                key=key,
+                cached=found is not None,
+                seconds=action.seconds,
+                output=artifact.digest,
+                why=why,
+                summary=action.summary,
+                notes=action.notes,
+                target=step.target,
+            )
+        )
+
+    def _key_fields(self, step: Step) -> dict[str, Any]:
+        """Everything that the output can depend on."""
+        stage: Stage[Any] = registry.find("stages", step.stage)
+        return {
+            "stage": step.stage,
+            "version": stage.version,
+            "params": step.params.model_dump(mode="json"),
+            "inputs": {role: self.artifacts[source].digest for role, source in step.inputs.items()},
+            "data": {name: self.splits[name].digest for name in step.data},
+            "seed": self.plan.recipe.seed,
+            "tools": provenance.tool_versions(tools_of(step)),
+            "device": _fingerprint(self._device(step)) if stage.on_device else None,
+        }
+
+    def _why(self, slot: str, fields: Mapping[str, Any]) -> str:
+        if not self.reuse:
+            return "the store is not used"
+        before = self.store.last_fields(slot)
+        if before is None:
+            return "not done before"
+        return first_difference(before, fields) or "its stored output is missing or damaged"
+
+    def _work(self, step: Step, key: str, fields: Mapping[str, Any]) -> tuple[Action, Artifact]:
+        stage: Stage[Any] = registry.find("stages", step.stage)
+        began = time.monotonic()
+
+        def progress(done: float, total: float, unit: str, note: str, seconds_left: float | None) -> None:
+            self._emit(
+                events.StepProgress,
+                step=step.id,
+                done=done,
+                total=total,
+                unit=unit,
+                note=note,
+                seconds_left=seconds_left,
+            )
+
+        provenance.require(tools_of(step))
+        with self.store.scratch() as out:
+            context = StageContext(
+                out=out,
+                root=self.plan.root,
+                seed=self.plan.recipe.seed,
+                data={name: self.splits[name] for name in step.data},
+                progress=progress,
+                agent=lambda: self._agent(self._device(step)),
+            )
+            inputs = {role: self.artifacts[source] for role, source in step.inputs.items()}
+            try:
+                output = stage.run(inputs, step.params, context)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    fix = "free some disk space (`edgeopt cache gc`); finished steps are kept"
+                    raise StoreError(f"the disk is full: {error.strerror}", where=str(out.parent), fix=fix) from error
+                raise
+            artifact = self.store.put(output.kind, out, output.meta)
+        action = Action(
+            key=key,
+            fields=fields,
+            output=artifact.digest,
+            seconds=time.monotonic() - began,
+            summary=output.summary,
+            notes=output.notes,
+            created=time.time(),
+        )
+        self.store.record(action)
+        return action, artifact
+
+    # Devices
+
+    @contextlib.contextmanager
+    def agents(self) -> Iterator[None]:
+        """Stop the agents that the steps started; measuring uses fresh ones."""
+        try:
+            yield
+        finally:
+            for agent in self._agents.values():
+                agent.stop()
+            self._agents.clear()
+
+    def _agent(self, device: Device) -> Agent:
+        if device not in self._agents:
+            self._agents[device] = self.connect(device)
+        return self._agents[device]
+
+    def _device(self, step: Step) -> Device:
+        if step.target is None:
+            raise PlanError(f"step {step.id} has no device")
+        return self.plan.targets[step.target].target.device
+
+    # Targets
+
+    def target(self, name: str, planned: TargetPlan) -> None:
+        """Measure the candidates of a target, choose, and judge."""
+        step_id = f"measure:{name}"
+        try:
+            broken = [c.evaluate for c in planned.candidates if c.evaluate in self.failed or c.select in self.failed]
+            if broken:
+                raise StageError(f"not measured, because {broken[0]} failed")
+            began = time.monotonic()
+            self._emit(events.StepStarted, step=step_id, why="latency is never reused")
+            self._contest(name, planned, step_id)
+            self._emit(events.StepFinished, step=step_id, seconds=time.monotonic() - began)
+        except EdgeoptError as error:
+            self.failed[step_id] = str(error)
+            self._emit(events.StepFailed, step=step_id, error=str(error))
+            if not self.keep_going:
+                error.where = error.where or step_id
+                raise
+            self.targets[name] = TargetRecord("", "", (), (), error=str(error))
+
+    def _contest(self, name: str, planned: TargetPlan, step_id: str) -> None:
+        contest = Contest(
+            plan=planned,
+            metrics=self.plan.recipe.metrics,
+            seed=self.plan.recipe.seed,
+            splits=self.splits,
+            evaluated={candidate.id: self._evaluated(candidate) for candidate in planned.candidates},
+            connect=lambda: self.connect(planned.target.device),
+            progress=lambda done, total, note: self._emit(
+                events.StepProgress,
+                step=step_id,
+                done=done,
+                total=total,
+                unit="s",
+                note=note,
+                seconds_left=total - done,
+            ),
+        )
+        record, self.samples[name] = contest.run()
+        for candidate in record.candidates:
+            for m in candidate.measurements:
+                if m.metric in verdict.DEVICE_METRICS:
+                    self._emit(
+                        events.Measured,
+                        step=step_id,
+                        candidate=candidate.id,
+                        metric=m.metric,
+                        value=m.value,
+                        interval=m.interval,
+                        unit=m.unit,
+                    )
+        self._emit(events.Shipped, target=name, candidate=record.shipped, reason=record.reason)
+        for judged in record.verdicts:
+            self._emit(events.GateDecided, target=name, gate=judged.gate, outcome=judged.outcome, why=judged.why)
+        self.targets[name] = record
+        winner = next(c for c in planned.candidates if c.id == record.shipped)
+        self.shipped[name] = self.artifacts[winner.compiled]
+
+    def _evaluated(self, candidate: Candidate) -> Evaluated:
+        return Evaluated(
+            compiled=self.artifacts[candidate.compiled],
+            select=self.artifacts[candidate.select],
+            evaluate=self.artifacts[candidate.evaluate],
+        )
+
+    # The end
+
+    def finish(self, started: float) -> Execution:
+        verdicts = [judged for target in self.targets.values() for judged in target.verdicts]
+        outcome, code = verdict.outcome_of(verdicts, errors=bool(self.failed))
+        machine = _fingerprint(None)
+        record = RunRecord(
+            schema=SCHEMA,
+            outcome=outcome,
+            exit_code=int(code),
+            started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+            seconds=time.time() - started,
+            recipe=RecipeRecord(self.plan.recipe.name, str(self.plan.path), self.plan.digest, self.plan.overrides),
+            targets=self.targets,
+            ledger=tuple(self._ledger()),
+            stages=tuple(self.stages),
+            provenance=provenance.collect(self.plan.root, (*self.plan.tools, "numpy", "scipy"), machine),
+        )
+        self._emit(events.RunFinished, outcome=outcome, exit_code=int(code), seconds=record.seconds)
+        return Execution(record, self.shipped, self.samples)
+
+    def _ledger(self) -> Iterator[LedgerRecord]:
+        for point in self.plan.ledger:
+            scores = self.artifacts.get(point.step)
+            for name, raw in (scores.meta["metrics"] if scores else {}).items():
+                m = Measurement.from_json(raw)
+                if m.value is not None:
+                    yield LedgerRecord(
+                        point.stage, name, m.value, m.interval, point.target, point.runtime, point.candidate
+                    )
+
+    def _emit(self, event: type[events.Event], **fields: Any) -> None:
+        self.sink(event(time=time.time(), **fields))
+
+
+def _fingerprint(device: Device | None) -> dict[str, Any]:
+    """What of the machine decides which kernels run. ``None`` is this machine, and so is every local device."""
+    from edgeopt.agent import machine
+
+    facts = machine.facts()
+    if device is None:
+        return facts
+    return {"cpu": facts["cpu"], "flags": facts["flags"], **device.model_dump(mode="json")}
