@@ -126,7 +126,7 @@ class Contest:
             raise StageError(
                 "the target says that the device has VNNI, but the device does not report it",
                 where=str(self.plan.path),
-                fix="remove `vnni` from device.features: without it, full-range INT8 weights saturate and lose accuracy",
+                fix="remove `vnni` from device.features: full-range INT8 weights saturate without it",
             )
         return {
             "cpu": facts.machine.cpu,
