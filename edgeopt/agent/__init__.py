@@ -1,0 +1,24 @@
+"""The device side: a small process that opens artefacts, runs them and times them.
+
+It needs Python, numpy and one runtime; it imports nothing of edgeopt outside this package and uses relative imports
+only, so the folder also runs from a zipapp on a board. ``python -m edgeopt.agent`` serves one client on stdio.
+
+    __main__   protects the protocol stream, then serves
+    server     the verbs
+    wire       how a message looks on the stream; shared with the client
+    timer      interleaved timing
+    machine    facts about the device
+    telemetry  keeps the runtimes from calling home
+    runtimes/  one file, one runtime
+"""
+
+from __future__ import annotations
+
+#: Version of the messages; the client refuses an agent that speaks another one.
+PROTOCOL = 1
+#: Version of the agent itself; raised when what it measures, or how, changes.
+VERSION = "1"
+
+
+class AgentError(Exception):
+    """What the client asked for cannot be done; the message says why."""

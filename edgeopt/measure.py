@@ -1,0 +1,276 @@
+"""What a measured number is, and how the candidates of a target are measured against each other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt.access import Agent, Limits, Progress
+from edgeopt.errors import StageError
+from edgeopt.statistics import Interval, percentile_interval, ratio_interval, samples_needed
+
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number with its error bars and where it comes from.
+
+    Attributes:
+        metric: Like ``latency_p99_ms``.
+        value: None if it was not measured; ``why`` then says why.
+        unit: Like ``ms``, ``MiB``; ``1`` for ratios and proportions.
+        better: Which direction is good.
+        interval: (low, high) at ``confidence``; a bound is None where the data cannot support one. None altogether for
+            a number without error bars (a file size, a single reading).
+        n: Samples behind the value.
+        method: How it was obtained.
+        protocol: Digest of the measuring protocol; numbers of different protocols are never compared. May be empty.
+        machine: The device.
+        confidence: Of the interval.
+        why: Why there is no value, or what else a reader must know.
+    """
+
+    metric: str
+    value: float | None
+    unit: str
+    better: Literal["lower", "higher"]
+    interval: Interval | None
+    n: int
+    method: Literal["measured", "simulated", "estimated"]
+    protocol: str
+    machine: str
+    confidence: float = 0.95
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; the interval becomes a list."""
+        return {**asdict(self), "interval": None if self.interval is None else list(self.interval)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_json``."""
+        interval = data["interval"]
+        return cls(**{**data, "interval": None if interval is None else (interval[0], interval[1])})
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How latency is measured. Everything here changes what the numbers mean, so all of it is in the digest.
+
+    Attributes:
+        runtimes: Those of the target, which compete in one process.
+        threads: Per inference.
+        batch: Samples per inference.
+        percentile: The tail that the product cares about, in percent.
+        confidence: Of all intervals.
+        min_seconds, min_runs: Timing goes on until both are reached; seconds are those of all candidates together,
+            a run is a round with one inference of each.
+        max_seconds: After which timing ends, whatever was reached.
+        warmup_seconds, warmup_runs: Warming up goes on until both are reached.
+        version: Of the way that this module and the agent measure.
+    """
+
+    runtimes: tuple[str, ...] = ()
+    threads: int = 1
+    batch: int = 1
+    percentile: float = 99.0
+    confidence: float = 0.95
+    min_seconds: float = 10.0
+    min_runs: int = 200
+    max_seconds: float = 120.0
+    warmup_seconds: float = 1.0
+    warmup_runs: int = 20
+    version: int = 1
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def limits(self) -> Limits:
+        """What the agent is told. Never fewer runs than an interval for ``percentile`` needs."""
+        needed = samples_needed(self.percentile / 100, self.confidence)
+        return Limits(
+            self.warmup_runs, self.warmup_seconds, max(self.min_runs, needed), self.min_seconds, self.max_seconds
+        )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What measuring has to know of a candidate: a new name, the runtime, and the file on the device."""
+
+    name: str
+    runtime: str
+    path: str
+
+
+class Timed(NamedTuple):
+    """The measurements of one candidate, and its raw samples: (rounds,) int64 ns, the same rounds for all."""
+
+    measurements: list[Measurement]
+    samples_ns: npt.NDArray[np.int64]
+
+
+def measure(
+    agent: Agent,
+    candidates: Sequence[Candidate],
+    inputs: Sequence[npt.NDArray[Any]],
+    protocol: Protocol,
+    baseline: str,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, Timed]:
+    """Times the candidates of a target against each other in one agent, which should be fresh.
+
+    The baseline is opened twice and timed as one more candidate. Its ratio to itself is what this machine calls equal
+    at the moment, and is recorded as ``latency_ratio_noise`` of the baseline.
+
+    Args:
+        agent: On the device.
+        candidates: At least one, with unlike names.
+        inputs: One array (N, …) per input, N ≥ 1 samples; the rounds cycle through them.
+        protocol: How.
+        baseline: Name of the candidate that the ratios refer to.
+        seed: Of the order of the candidates and of the bootstrap.
+        progress: Called about twice a second with ``{"seconds", "rounds"}``.
+
+    Returns:
+        By name: ``load_ms``, ``first_inference_ms``, ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p99_ms`` and the
+        protocol's own percentile, ``latency_ratio`` and ``latency_ratio_p10`` to the baseline.
+
+    Raises:
+        StageError: A candidate does not open or run, or the agent died.
+    """
+    by_name = {candidate.name: candidate for candidate in candidates}
+    if len(by_name) != len(candidates) or baseline not in by_name:
+        raise ValueError(f"candidate names must be unlike and contain the baseline {baseline!r}: {list(by_name)}")
+    machine = str(agent.probe().machine)
+    again = f"{baseline} (again)"
+    copies = [*candidates, Candidate(again, by_name[baseline].runtime, by_name[baseline].path)]
+    opened = {}
+    try:
+        for one in copies:
+            opened[one.name] = agent.open(one.name, one.runtime, one.path, threads=protocol.threads)
+        timing = agent.time(list(opened), inputs, protocol.limits(), seed=seed, batch=protocol.batch, progress=progress)
+    finally:
+        with suppress(StageError):  # it may be what is on its way already
+            for name in opened:
+                agent.close(name)
+
+    def single(metric: str, value_ms: float) -> Measurement:
+        return Measurement(metric, value_ms, "ms", "lower", None, 1, "measured", protocol.digest(), machine)
+
+    series = timing.samples_ns
+    results = {}
+    for name in by_name:
+        measurements = [
+            single("load_ms", opened[name].load_ms),
+            single("first_inference_ms", timing.first_inference_ns[name] / _NS_PER_MS),
+            *latencies(series[name], protocol, machine),
+            *compare(series[name], series[baseline], protocol, machine, seed),
+        ]
+        if name == baseline:
+            noise, _ = compare(series[again], series[name], protocol, machine, seed, metric="latency_ratio_noise")
+            measurements.append(noise)
+        results[name] = Timed(measurements, series[name])
+    return results
+
+
+def latencies(samples_ns: npt.NDArray[np.int64], protocol: Protocol, machine: str) -> list[Measurement]:
+    """p50, p90, p99 and the protocol's percentile in ms; those that the count cannot support have no value."""
+    measurements = []
+    for percentile in sorted({50.0, 90.0, 99.0, float(protocol.percentile)}):
+        estimate = percentile_interval(samples_ns / _NS_PER_MS, percentile / 100, protocol.confidence)
+        needed = samples_needed(percentile / 100, protocol.confidence)
+        supported = None not in estimate.interval
+        measurements.append(
+            Measurement(
+                metric=f"latency_p{percentile:g}_ms",
+                value=estimate.value if supported else None,
+                unit="ms",
+                better="lower",
+                interval=estimate.interval,
+                n=len(samples_ns),
+                method="measured",
+                protocol=protocol.digest(),
+                machine=machine,
+                confidence=protocol.confidence,
+                why="" if supported else f"{len(samples_ns)} samples; p{percentile:g} needs {needed}",
+            )
+        )
+    return measurements
+
+
+def compare(
+    samples_ns: npt.NDArray[np.int64],
+    reference_ns: npt.NDArray[np.int64],
+    protocol: Protocol,
+    machine: str,
+    seed: int,
+    metric: str = "latency_ratio",
+) -> tuple[Measurement, Measurement]:
+    """The ratio of medians and of 10 % quantiles of two candidates that were timed together; below 1 is faster.
+
+    The median is what the user feels; the low quantile repeats better on a busy machine.
+
+    Returns:
+        ``<metric>`` and ``<metric>_p10``.
+    """
+
+    def ratio(name: str, q: float) -> Measurement:
+        estimate = ratio_interval(samples_ns, reference_ns, q, protocol.confidence, seed)
+        supported = None not in estimate.interval
+        return Measurement(
+            metric=name,
+            value=estimate.value if supported else None,
+            unit="1",
+            better="lower",
+            interval=estimate.interval,
+            n=len(samples_ns),
+            method="measured",
+            protocol=protocol.digest(),
+            machine=machine,
+            confidence=protocol.confidence,
+            why="" if supported else f"{len(samples_ns)} rounds are too few for an interval",
+        )
+
+    return ratio(metric, 0.5), ratio(f"{metric}_p10", 0.1)
+
+
+def peak_memory_mib(
+    start_agent: Callable[[], Agent],
+    candidate: Candidate,
+    inputs: Sequence[npt.NDArray[Any]],
+    protocol: Protocol,
+) -> Measurement:
+    """Peak resident memory of a fresh agent that opens the candidate and runs all of ``inputs`` once.
+
+    It contains the interpreter, numpy and the runtime, which the device has to hold as well.
+
+    Raises:
+        StageError: The candidate does not open or run, or the agent died.
+    """
+    with start_agent() as agent:
+        machine = str(agent.probe().machine)
+        agent.open(candidate.name, candidate.runtime, candidate.path, threads=protocol.threads)
+        agent.infer(candidate.name, inputs, batch=protocol.batch)
+        peak = agent.memory().peak_mib
+    return Measurement(
+        metric="peak_memory_mib",
+        value=peak,
+        unit="MiB",
+        better="lower",
+        interval=None,
+        n=0 if peak is None else 1,
+        method="measured",
+        protocol=protocol.digest(),
+        machine=machine,
+        why="" if peak is not None else "the system does not say how much memory a process used",
+    )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import edgeopt
+from edgeopt.access import local
+from edgeopt.errors import StageError
+
+
+def gone(pid: int) -> bool:
+    """True once the process is dead (a zombie that nobody reaps counts)."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_probe_tells_versions_and_machine() -> None:
+    with local.start() as agent:
+        facts = agent.probe()
+    assert facts.python == ".".join(map(str, sys.version_info[:3]))
+    assert set(facts.runtimes) | set(facts.missing) == {"onnxruntime", "openvino"}
+    assert facts.machine.cpu in str(facts.machine)
+
+
+def test_it_ends_with_the_context() -> None:
+    with local.start() as agent:
+        pid = agent.probe().pid
+        assert os.getpgid(pid) == pid != os.getpgid(0)  # Ctrl-C does not reach it
+    assert gone(pid)
+    with pytest.raises(StageError, match="stopped before 'memory'"):
+        agent.memory()
+
+
+def test_it_ends_when_the_body_raises() -> None:
+    pids = []
+
+    def interrupted() -> None:
+        with local.start() as agent:
+            pids.append(agent.probe().pid)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert gone(pids[0])
+
+
+def test_it_ends_when_the_host_is_killed_in_the_middle_of_a_call(tmp_path: Path) -> None:
+    script = (
+        "from edgeopt.access import local\n"
+        "agent = local.start()\n"
+        "print(agent.probe().pid, flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(edgeopt.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as host:
+        assert host.stdout
+        pid = int(host.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)  # busy, so to speak: it cannot read the end of its input
+        host.kill()
+    os.kill(pid, signal.SIGCONT)
+    assert gone(pid)
+
+
+def test_an_agent_that_does_not_answer_in_time_is_stopped() -> None:
+    with local.start() as agent:
+        pid = agent.probe().pid
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(StageError, match=r"did not answer 'memory' within 0\.3 s"):
+            agent.memory(limit_s=0.3)
+    assert gone(pid)
+
+
+def test_last_words_reach_the_error(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nsys.stderr.write('no such luck\\n')\nos._exit(7)\n")
+    with (
+        local.start(env={"PYTHONPATH": str(tmp_path)}) as agent,
+        pytest.raises(StageError, match="died during 'probe'; it last wrote:\nno such luck"),
+    ):
+        agent.probe()
+
+
+def test_another_python_gets_the_agent_as_an_archive(tmp_path: Path) -> None:
+    """A launcher that hides edgeopt from the interpreter: only the zipapp can serve."""
+    launcher = tmp_path / "python"
+    launcher.write_text(f'#!/bin/sh\nunset PYTHONPATH\ncd /\nexec "{sys.executable}" "$@"\n')
+    launcher.chmod(0o755)
+    with local.start(python=str(launcher)) as agent:
+        assert agent.probe().runtimes
+        with pytest.raises(StageError, match="no model named 'm' is open"):
+            agent.close("m")
+
+
+def test_a_python_that_is_not_there() -> None:
+    with pytest.raises(StageError, match="cannot start /nowhere/python: No such file"):
+        local.start(python="/nowhere/python")

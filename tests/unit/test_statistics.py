@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from edgeopt import statistics
+from edgeopt.statistics import (
+    bootstrap_interval,
+    paired_bootstrap_interval,
+    paired_proportion_difference,
+    percentile_interval,
+    proportion_interval,
+    ratio_interval,
+    samples_needed,
+)
+
+REPEATS = 400
+#: coverage of 95 % intervals counted over 400 simulations: 4.5 standard errors are 5 points
+LOWEST = 0.90
+
+
+def covered(interval: statistics.Interval, truth: float) -> bool:
+    low, high = interval
+    return low is not None and high is not None and low <= truth <= high
+
+
+@pytest.mark.parametrize(("q", "needed"), [(0.5, 6), (0.9, 36), (0.99, 368), (0.1, 36)])
+def test_samples_needed_known_values(q: float, needed: int) -> None:
+    assert samples_needed(q) == needed
+
+
+@given(st.floats(0.02, 0.98), st.sampled_from([0.8, 0.95, 0.99]))
+def test_samples_needed_is_where_both_bounds_appear(q: float, confidence: float) -> None:
+    n = samples_needed(q, confidence)
+    assert None not in percentile_interval(range(n), q, confidence).interval
+    assert None in percentile_interval(range(n - 1), q, confidence).interval if n > 1 else True
+
+
+@given(st.integers(1, 400), st.floats(0.02, 0.98), st.sampled_from([0.8, 0.95]))
+def test_the_order_statistics_enclose_the_quantile_as_often_as_promised(n: int, q: float, confidence: float) -> None:
+    low, high = percentile_interval(range(1, n + 1), q, confidence).interval  # values are ranks
+    if low is not None and high is not None:
+        assert binom.cdf(high - 1, n, q) - binom.cdf(low - 1, n, q) >= confidence - 1e-12
+
+
+def test_percentile_value_is_the_nearest_rank_in_any_order() -> None:
+    samples = np.random.default_rng(0).permutation(np.arange(1, 101))
+    assert [percentile_interval(samples, q).value for q in (0.07, 0.5, 0.9, 0.99)] == [7, 50, 90, 99]
+    assert percentile_interval([3.0], 0.5) == (3.0, (None, None))
+    assert percentile_interval([3.0], 0.99) == (3.0, (3.0, None))  # it lies below p99 with a probability of 99 %
+
+
+def test_percentile_coverage() -> None:
+    random = np.random.default_rng(1)
+    truth = math.exp(1.2815515655446004)  # p90 of the standard lognormal
+    hits = sum(covered(percentile_interval(random.lognormal(size=200), 0.9).interval, truth) for _ in range(REPEATS))
+    assert hits / REPEATS > LOWEST
+
+
+def test_ratio_of_a_series_with_itself_is_exactly_one() -> None:
+    series = np.random.default_rng(0).lognormal(size=500)
+    assert ratio_interval(series, series) == (1.0, (1.0, 1.0))
+    scaled = ratio_interval(3 * series, series, 0.1)
+    assert (scaled.value, *scaled.interval) == pytest.approx((3, 3, 3))
+
+
+def test_ratio_coverage_under_a_common_drift() -> None:
+    random = np.random.default_rng(2)
+    hits = 0
+    for seed in range(REPEATS // 2):
+        drift = np.exp(0.3 * np.sin(np.linspace(0, 9, 300) + random.uniform(0, 6)))
+        a, b = (scale * drift * random.lognormal(sigma=0.1, size=300) for scale in (0.8, 1.0))
+        hits += covered(ratio_interval(a, b, seed=seed, resamples=200).interval, 0.8)
+    assert hits / (REPEATS // 2) > LOWEST - 0.02
+
+
+def test_ratio_is_deterministic_thins_long_series_and_refuses_short_ones() -> None:
+    random = np.random.default_rng(3)
+    a, b = random.lognormal(size=(2, 50_000))
+    assert ratio_interval(a, b, seed=5, resamples=50) == ratio_interval(a, b, seed=5, resamples=50)
+    assert ratio_interval(a, b, seed=5, resamples=50) != ratio_interval(a, b, seed=6, resamples=50)
+    assert covered(ratio_interval(a, b, resamples=200).interval, 1.0)
+    assert ratio_interval(a[:19], b[:19]).interval == (None, None)
+    with pytest.raises(ValueError, match="same length"):
+        ratio_interval(a, b[1:])
+    with pytest.raises(ValueError, match="positive"):
+        ratio_interval(a - 100, b)
+
+
+def test_clopper_pearson_known_values() -> None:
+    # 0 of n: the upper bound solves (1-p)^n = α/2. 8 of 10: Clopper and Pearson's classic table, 0.444 to 0.975.
+    assert proportion_interval(0, 30) == (0, (0, pytest.approx(1 - 0.025 ** (1 / 30))))
+    assert proportion_interval(30, 30) == (1, (pytest.approx(0.025 ** (1 / 30)), 1))
+    assert proportion_interval(8, 10).interval == pytest.approx((0.4439, 0.9748), abs=1e-4)
+    with pytest.raises(ValueError, match="no proportion"):
+        proportion_interval(5, 4)
+
+
+def test_paired_difference_known_value() -> None:
+    # n12 = 9, n21 = 3, n = 98: p̃ = 0.10 and 0.04, half-width 1.95996 √((0.14 - 0.0036) / 100).
+    a = np.array([True] * 9 + [False] * 3 + [True] * 86)
+    b = np.array([False] * 9 + [True] * 3 + [True] * 86)
+    half = 1.959964 * math.sqrt(0.1364 / 100)
+    assert paired_proportion_difference(a, b) == (
+        pytest.approx(6 / 98),
+        (pytest.approx(0.06 - half), pytest.approx(0.06 + half)),
+    )
+
+
+def test_paired_difference_without_disagreement_is_still_unsure() -> None:
+    estimate = paired_proportion_difference(np.ones(400, bool), np.ones(400, bool))
+    low, high = estimate.interval
+    assert estimate.value == 0
+    assert low is not None
+    assert high is not None
+    assert -0.01 < low < 0 < high < 0.01
+    assert low == -high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_paired_difference_is_antisymmetric_and_encloses_its_value(pairs: list[tuple[bool, bool]]) -> None:
+    a, b = np.array(pairs).T
+    there, back = paired_proportion_difference(a, b), paired_proportion_difference(b, a)
+    assert there.value == -back.value
+    assert there.interval == pytest.approx((-back.interval[1], -back.interval[0]))
+
+
+def test_paired_difference_coverage() -> None:
+    random = np.random.default_rng(4)
+    hits = 0
+    for _ in range(REPEATS):
+        kind = random.choice(3, size=150, p=[0.90, 0.07, 0.03])
+        hits += covered(paired_proportion_difference(kind != 2, kind != 1).interval, 0.04)
+    assert hits / REPEATS > LOWEST
+
+
+def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
+    return float((outputs == labels).mean())
+
+
+def test_bootstrap_agrees_with_the_closed_form() -> None:
+    labels = np.zeros(900, int)
+    outputs = np.array([0] * 720 + [1] * 180)
+    estimate = bootstrap_interval(accuracy, outputs, labels, resamples=2000, seed=1)
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 900)
+    assert estimate.value == pytest.approx(0.8)
+    assert estimate.interval == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
+
+
+def test_paired_bootstrap_is_exact_for_equal_outputs_and_agrees_with_the_closed_form() -> None:
+    random = np.random.default_rng(5)
+    labels = np.zeros(500, int)
+    a, b = random.random((2, 500)) < 0.1
+    assert paired_bootstrap_interval(accuracy, a, a, labels).interval == (0, 0)
+    estimate = paired_bootstrap_interval(accuracy, a, b, labels, resamples=2000)
+    closed = paired_proportion_difference(~a, ~b)
+    assert estimate.value == pytest.approx(closed.value)
+    assert estimate.interval == pytest.approx(closed.interval, abs=0.006)
+
+
+def test_stratified_resamples_keep_every_class() -> None:
+    labels = np.array([0] * 50 + [1])
+
+    def lowest_recall(outputs: np.ndarray, labels: np.ndarray) -> float:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(
+                np.min([np.divide((outputs == labels)[labels == c].sum(), (labels == c).sum()) for c in (0, 1)])
+            )
+
+    with pytest.raises(ValueError, match="stratify"):
+        bootstrap_interval(lowest_recall, labels, labels)
+    assert bootstrap_interval(lowest_recall, labels, labels, stratify=True).interval == (1, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5, 99.0])
+def test_percent_is_not_taken_for_a_fraction(value: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        samples_needed(value)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        percentile_interval([1.0], 0.5, value)
