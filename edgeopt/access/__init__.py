@@ -110,7 +110,7 @@ class Agent:
         replies: Stream from the agent.
         name: How error messages call it.
         stop: Ends the agent; called once, with True if it must not be waited for.
-        last_words: The last lines that the agent wrote on its standard error.
+        last_words: The last lines that the agent wrote on its standard error; called after ``stop``.
         limit_s: Time limit of a call that gives none. An agent that misses it is stopped.
 
     Every method raises StageError: with the agent's own message if it refuses, or with its last words if it died or
@@ -135,6 +135,7 @@ class Agent:
         self._limit_s = limit_s
         self._greeted = False
         self._stopped = False
+        self._stopping = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -146,9 +147,10 @@ class Agent:
 
     def stop(self, *, at_once: bool = False) -> None:
         """Ends the agent. Again is harmless."""
-        if not self._stopped:
-            self._stopped = True
-            self._stop(at_once)
+        with self._stopping:  # the watchdog of a call may be at it: when this returns, the agent has ended
+            if not self._stopped:
+                self._stopped = True
+                self._stop(at_once)
 
     def probe(self, *, limit_s: float | None = None) -> Facts:
         """Facts about the device and the runtimes there."""

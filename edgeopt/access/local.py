@@ -93,7 +93,7 @@ class _Running:
             self._folder.cleanup()
 
     def last_words(self) -> str:
-        return self._words or ("" if self._log.closed else self._read_log())
+        return self._words
 
     def _read_log(self) -> str:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LAST_BYTES))
