@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -123,37 +123,45 @@ def measure(
     candidates: Sequence[Candidate],
     inputs: Sequence[npt.NDArray[Any]],
     protocol: Protocol,
-    baseline: str,
+    baselines: Mapping[str, str],
     seed: int,
     progress: Progress | None = None,
+    earlier: Mapping[str, npt.NDArray[np.int64]] | None = None,
 ) -> dict[str, Timed]:
     """Times the candidates of a target against each other in one agent, which should be fresh.
 
-    The baseline is opened twice and timed as one more candidate. Its ratio to itself is what this machine calls equal
-    at the moment, and is recorded as ``latency_ratio_noise`` of the baseline.
+    The first candidate's baseline is opened twice and timed as one more candidate. Its ratio to itself is what this
+    machine calls equal at the moment, and is recorded as ``latency_ratio_noise`` of that baseline.
 
     Args:
         agent: On the device.
         candidates: At least one, with unlike names.
         inputs: One array (N, …) per input, N ≥ 1 samples; the rounds cycle through them.
         protocol: How.
-        baseline: Name of the candidate that the ratios refer to.
+        baselines: For each candidate, the name of the one that its ratios refer to.
         seed: Of the order of the candidates and of the bootstrap.
         progress: Called about twice a second with ``{"seconds", "rounds"}``.
+        earlier: Samples by name that an earlier call with the same candidates returned; the new rounds are added to
+            them, and the latencies and ratios are those of all. The noise is that of the new rounds.
 
     Returns:
         By name: ``load_ms``, ``first_inference_ms``, ``latency_p50_ms``, ``latency_p90_ms``, ``latency_p99_ms`` and the
-        protocol's own percentile, ``latency_ratio`` and ``latency_ratio_p10`` to the baseline.
+        protocol's own percentile, ``latency_ratio`` and ``latency_ratio_p10`` to its baseline.
 
     Raises:
         StageError: A candidate does not open or run, or the agent died.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
-    if len(by_name) != len(candidates) or baseline not in by_name:
-        raise ValueError(f"candidate names must be unlike and contain the baseline {baseline!r}: {list(by_name)}")
+    if (
+        len(by_name) != len(candidates)
+        or set(baselines) != set(by_name)
+        or not by_name.keys() >= set(baselines.values())
+    ):
+        raise ValueError(f"candidates need unlike names and a baseline among them: {list(by_name)}, {dict(baselines)}")
     machine = str(agent.probe().machine)
-    again = f"{baseline} (again)"
-    copies = [*candidates, Candidate(again, by_name[baseline].runtime, by_name[baseline].path)]
+    twice = baselines[candidates[0].name]
+    again = f"{twice} (again)"
+    copies = [*candidates, replace(by_name[twice], name=again)]
     opened = {}
     try:
         for one in copies:
@@ -167,17 +175,18 @@ def measure(
     def single(metric: str, value_ms: float) -> Measurement:
         return Measurement(metric, value_ms, "ms", "lower", None, 1, "measured", protocol.digest(), machine)
 
-    series = timing.samples_ns
+    new = timing.samples_ns
+    series = {name: np.concatenate([earlier[name], new[name]]) if earlier else new[name] for name in by_name}
     results = {}
     for name in by_name:
         measurements = [
             single("load_ms", opened[name].load_ms),
             single("first_inference_ms", timing.first_inference_ns[name] / _NS_PER_MS),
             *latencies(series[name], protocol, machine),
-            *compare(series[name], series[baseline], protocol, machine, seed),
+            *compare(series[name], series[baselines[name]], protocol, machine, seed),
         ]
-        if name == baseline:
-            noise, _ = compare(series[again], series[name], protocol, machine, seed, metric="latency_ratio_noise")
+        if name == twice:
+            noise, _ = compare(new[again], new[name], protocol, machine, seed, metric="latency_ratio_noise")
             measurements.append(noise)
         results[name] = Timed(measurements, series[name])
     return results

@@ -38,14 +38,16 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
     return made
 
 
+TO_LARGE = {"small": "large", "large": "large"}
 INPUTS = [np.ones((4, 256), np.float32)]
 
 
 def test_candidates_are_measured_together(candidates: list[Candidate]) -> None:
     with local.start() as agent:
-        results = measure(agent, candidates, INPUTS, QUICK, "large", seed=0)
-        again = measure(agent, candidates, INPUTS, QUICK, "small", seed=0)  # the names are free again
-    assert set(results) == set(again) == {"small", "large"}
+        results = measure(agent, candidates, INPUTS, QUICK, TO_LARGE, seed=0)
+        before = {name: timed.samples_ns for name, timed in results.items()}
+        more = measure(agent, candidates, INPUTS, QUICK, TO_LARGE, seed=1, earlier=before)  # the names are free again
+    assert set(results) == set(more) == {"small", "large"}
     by_metric = {name: {m.metric: m for m in timed.measurements} for name, timed in results.items()}
     shared = {"load_ms", "first_inference_ms", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"}
     shared |= {"latency_ratio", "latency_ratio_p10"}
@@ -60,6 +62,10 @@ def test_candidates_are_measured_together(candidates: list[Candidate]) -> None:
     assert p90.value == np.sort(results["small"].samples_ns)[32] / 1e6
     assert by_metric["small"]["latency_p99_ms"].value is None
     assert by_metric["small"]["latency_p99_ms"].why == "36 samples; p99 needs 368"
+    for name, timed in more.items():
+        assert len(timed.samples_ns) == 72
+        assert (timed.samples_ns[:36] == before[name]).all()
+        assert {m.n for m in timed.measurements if m.metric == "latency_p50_ms"} == {72}
     ratio = by_metric["small"]["latency_ratio"]
     assert ratio.value is not None
     assert ratio.value < 1
@@ -75,10 +81,12 @@ def test_a_candidate_that_does_not_open_is_a_stage_error(candidates: list[Candid
     broken = Candidate("broken", "openvino", str(tmp_path / "nothing.xml"))
     with local.start() as agent:
         with pytest.raises(StageError, match=r"nothing\.xml"):
-            measure(agent, [*candidates, broken], INPUTS, QUICK, "small", seed=0)
-        assert measure(agent, candidates[:1], INPUTS, QUICK, "small", seed=0)  # nothing was left open
+            measure(agent, [*candidates, broken], INPUTS, QUICK, {**TO_LARGE, "broken": "large"}, seed=0)
+        assert measure(agent, candidates[:1], INPUTS, QUICK, {"small": "small"}, seed=0)  # nothing was left open
         with pytest.raises(ValueError, match="unlike"):
-            measure(agent, candidates + candidates, INPUTS, QUICK, "small", seed=0)
+            measure(agent, candidates + candidates, INPUTS, QUICK, TO_LARGE, seed=0)
+        with pytest.raises(ValueError, match="a baseline among them"):
+            measure(agent, candidates[:1], INPUTS, QUICK, {"small": "large"}, seed=0)
 
 
 def test_peak_memory_is_that_of_a_fresh_agent(candidates: list[Candidate]) -> None:
