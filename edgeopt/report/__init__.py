@@ -1,0 +1,31 @@
+"""Reports: pure functions from the record of a run to text. Writing the files is the caller's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt.report import html, junit, markdown
+
+if TYPE_CHECKING:
+    from edgeopt.record import RunRecord
+
+
+def render_all(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[str, str]:
+    """Every report of a run.
+
+    Args:
+        record: The run.
+        samples: Target -> candidate id -> raw latencies, (n,) int64 ns. What is missing is left out of the charts.
+
+    Returns:
+        File name -> text, to be written as UTF-8.
+    """
+    return {
+        "report.md": markdown.render(record, samples),
+        "report.html": html.render(record, samples),
+        "junit.xml": junit.render(record, samples),
+    }

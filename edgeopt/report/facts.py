@@ -1,0 +1,312 @@
+"""What the reports say, worked out once from the record: every renderer and the screen show these rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeopt.report import wording
+from edgeopt.report.wording import Quantity
+
+if TYPE_CHECKING:
+    from edgeopt.measure import Measurement
+    from edgeopt.record import CandidateRecord, LedgerRecord, RunRecord, StageRecord, TargetRecord, VerdictRecord
+
+LATENCY = "latency_p50_ms"
+_HEADLINE = (LATENCY, "latency_ratio", "size_mib", "memory_mib", "peak_memory_mib")
+_ALWAYS_SHARED = frozenset({"trained", "exported"})  # ledger stages of every run, compressed or not
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of a target: the float baseline, what ships, and the gate on it if there is one.
+
+    Attributes:
+        name: Of the gate without its direction, such as ``top1`` or ``top1 drop``.
+        baseline: In the runtime that ships; ``None`` for a drop or ratio, which is already relative to it.
+        limit: Such as ``≤ 3 ms``; empty if the metric is not gated.
+        outcome: Of the gate; empty if the metric is not gated.
+        why: Of the outcome.
+    """
+
+    name: str
+    baseline: Quantity | None
+    shipped: Quantity
+    limit: str = ""
+    outcome: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CandidateRow:
+    """One candidate: ``letter`` marks it in the charts, ``fate`` is ``ships`` or why it did not."""
+
+    letter: str
+    record: CandidateRecord
+    shipped: bool
+    quantities: Mapping[str, Quantity]
+    fate: str
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One point of the ledger with its change against the point before it in the chain.
+
+    Attributes:
+        place: Target and candidate or runtime, such as ``cpu · openvino-int8-pruned``; empty if it is for all.
+        change: Empty at the start of the chain, like ``against``.
+        against: Stage of the point before it, on the same branch.
+    """
+
+    place: str
+    record: LedgerRecord
+    quantity: Quantity
+    change: str
+    against: str
+
+    @property
+    def label(self) -> str:
+        """Stage and place on one line."""
+        return f"{self.record.stage} · {self.place}" if self.place else self.record.stage
+
+
+def shipped_of(target: TargetRecord) -> CandidateRecord | None:
+    """The candidate that ships, ``None`` if the target could not be served."""
+    return next((c for c in target.candidates if c.id == target.shipped), None)
+
+
+def baseline_of(target: TargetRecord) -> CandidateRecord | None:
+    """The float baseline that the shipped candidate is compared with: the one in the same runtime."""
+    shipped = shipped_of(target)
+    baselines = [c for c in target.candidates if c.baseline]
+    same = [c for c in baselines if shipped is not None and c.runtime == shipped.runtime]
+    return next(iter(same or baselines), None)
+
+
+def gate_names(record: RunRecord) -> tuple[str, ...]:
+    """All gates of all targets, in the order in which they first occur."""
+    return tuple(dict.fromkeys(gate.gate for target in record.targets.values() for gate in target.verdicts))
+
+
+def verdict_of(target: TargetRecord, gate: str) -> VerdictRecord | None:
+    """The verdict on ``gate``; ``None`` if the target has no such gate."""
+    return next((v for v in target.verdicts if v.gate == gate), None)
+
+
+def no_verdict(target: TargetRecord) -> str:
+    """What stands where a target has no verdict on a gate of the run."""
+    return wording.NOT_SERVED if target.error else "no gate"
+
+
+def judged(target: TargetRecord, gate: VerdictRecord) -> Quantity:
+    """What ``gate`` compared with its limit, labelled if it is not a real measurement."""
+    shipped = shipped_of(target)
+    names = (_row_name(gate), gate.metric)
+    found = next((m for name in names if shipped and (m := shipped.measurement(name))), None)
+    return wording.judged(gate, found.method if found else "measured")
+
+
+def metric_rows(target: TargetRecord) -> tuple[MetricRow, ...]:
+    """Gated metrics first, in the order of the verdicts, then the other headline metrics of the shipped candidate."""
+    shipped, baseline = shipped_of(target), baseline_of(target)
+    rows = []
+    for gate in target.verdicts:
+        relative = _row_name(gate) != gate.metric
+        before = None if relative or baseline is None else _of(baseline, gate.metric)
+        row = MetricRow(
+            _row_name(gate), before, judged(target, gate), wording.limit(gate), gate.outcome, _no_stop(gate.why)
+        )
+        rows.append(row)
+    gated = {row.name for row in rows}
+    for metric in headline_metrics(target) if shipped else ():
+        if metric not in gated:
+            before = None if baseline is None or wording.is_ratio(metric) else _of(baseline, metric)
+            rows.append(MetricRow(metric, before, _of(shipped, metric)))
+    return tuple(rows)
+
+
+def _of(candidate: CandidateRecord | None, metric: str) -> Quantity:
+    return wording.quantity(candidate.measurement(metric) if candidate else None)
+
+
+def _row_name(gate: VerdictRecord) -> str:
+    kind = gate.gate.rpartition(" ")[2]
+    return f"{gate.metric} {kind.removeprefix('max_')}" if kind in ("max_drop", "max_ratio") else gate.metric
+
+
+def _no_stop(text: str) -> str:
+    return text.removesuffix(".")
+
+
+def measured_metrics(target: TargetRecord) -> tuple[str, ...]:
+    """Metrics that at least one candidate has a measurement of, in order of first occurrence."""
+    return tuple(dict.fromkeys(m.metric for c in target.candidates for m in c.measurements))
+
+
+def accuracy_metrics(target: TargetRecord) -> tuple[str, ...]:
+    """Metrics of the model's quality: what the selection looked at, and every other proportion."""
+    selected = [m.metric for c in target.candidates for m in c.selection]
+    proportions = [
+        m.metric
+        for c in target.candidates
+        for m in c.measurements
+        if wording.unit_of(m.metric, m.unit) == "" and not m.metric.endswith(" drop")
+    ]
+    measured = set(measured_metrics(target))
+    return tuple(metric for metric in dict.fromkeys((*selected, *proportions)) if metric in measured)
+
+
+def headline_metrics(target: TargetRecord) -> tuple[str, ...]:
+    """The few metrics that a reader compares candidates by."""
+    measured = set(measured_metrics(target))
+    return accuracy_metrics(target) + tuple(metric for metric in _HEADLINE if metric in measured)
+
+
+def noise(target: TargetRecord) -> str:
+    """How far a candidate seems to differ from itself on this machine; empty if that was not measured."""
+    found = next((m for c in target.candidates if (m := c.measurement("latency_ratio_noise"))), None)
+    return f"Noise floor: a candidate against itself is {wording.quantity(found)} the latency." if found else ""
+
+
+def candidate_rows(target: TargetRecord) -> tuple[CandidateRow, ...]:
+    """All candidates; accuracy on the selection split is listed as ``<metric> (selection)``."""
+    rows = []
+    for index, candidate in enumerate(target.candidates):
+        quantities = {m.metric: wording.quantity(m) for m in candidate.measurements}
+        quantities |= {f"{m.metric} (selection)": wording.quantity(m) for m in candidate.selection}
+        ships = candidate.id == target.shipped
+        fate = "ships" if ships else _no_stop(candidate.rejected) or "did not ship"
+        rows.append(CandidateRow(_letter(index), candidate, ships, quantities, fate))
+    return tuple(rows)
+
+
+def _letter(index: int) -> str:
+    """A, B, …, Z, AA, AB, …"""
+    quotient, remainder = divmod(index, 26)
+    return (_letter(quotient - 1) if quotient else "") + chr(ord("A") + remainder)
+
+
+def selection_metrics(target: TargetRecord) -> tuple[str, ...]:
+    """Columns of :func:`candidate_rows` that hold accuracy on the selection split."""
+    return tuple(dict.fromkeys(f"{m.metric} (selection)" for c in target.candidates for m in c.selection))
+
+
+def runtime_winner(target: TargetRecord) -> str:
+    """Which runtime won and by how much, in one or two sentences; empty if there was no contest."""
+    shipped = shipped_of(target)
+    mine = shipped.measurement(LATENCY) if shipped else None
+    if shipped is None or mine is None or not mine.value:
+        return ""
+    sentences = []
+    for runtime in dict.fromkeys(c.runtime for c in target.candidates if c.runtime != shipped.runtime):
+        rivals = [(m.value, c, m) for c in target.candidates if c.runtime == runtime and (m := _latency(c)) and m.value]
+        if not rivals:
+            sentences.append(f"{runtime} was not measured.")
+            continue
+        _, rival, theirs = min(rivals, key=lambda item: item[0])
+        sentences.append(_contest(shipped, mine, rival, theirs))
+    return " ".join(sentences)
+
+
+def _latency(candidate: CandidateRecord) -> Measurement | None:
+    return candidate.measurement(LATENCY)
+
+
+def _contest(shipped: CandidateRecord, mine: Measurement, rival: CandidateRecord, theirs: Measurement) -> str:
+    assert mine.value is not None
+    assert theirs.value is not None
+    numbers = f"p50 {wording.quantity(mine)} against {wording.quantity(theirs)}"
+    if theirs.value < mine.value:
+        reason = f": {_no_stop(rival.rejected)}" if rival.rejected else ""
+        return f"{rival.runtime} ({rival.id}) is faster, {numbers}, but does not ship{reason}."
+    lead = f"{shipped.runtime} wins over {rival.runtime}: {numbers} for its fastest candidate, {rival.id}"
+    factor = wording.number(theirs.value / mine.value, "×")
+    return f"{lead}; {rival.runtime} takes {factor} the time{', within the noise' if _overlap(mine, theirs) else ''}."
+
+
+def _overlap(a: Measurement, b: Measurement) -> bool:
+    if a.interval is None or b.interval is None:
+        return False
+    (a_low, a_high), (b_low, b_high) = a.interval, b.interval
+    a_before_b = a_high is not None and b_low is not None and a_high < b_low
+    b_before_a = b_high is not None and a_low is not None and b_high < a_low
+    return not (a_before_b or b_before_a)
+
+
+def ledger(record: RunRecord) -> Mapping[str, tuple[LedgerRow, ...]]:
+    """Metric -> its points in the order of the chain, each with the change against the point before it."""
+    unpruned = {(name, c.id) for name, target in record.targets.items() for c in target.candidates if not c.pruned}
+    by_metric: dict[str, list[LedgerRecord]] = {}
+    for point in record.ledger:
+        by_metric.setdefault(point.metric, []).append(point)
+    return {metric: tuple(_ledger_rows(points, unpruned)) for metric, points in by_metric.items()}
+
+
+def _ledger_rows(points: list[LedgerRecord], unpruned: set[tuple[str, str]]) -> Iterator[LedgerRow]:
+    compressed = any(p.target is None and p.stage not in _ALWAYS_SHARED for p in points)
+    for index, point in enumerate(points):
+        skips = compressed and (point.target, point.candidate) in unpruned  # the shared points are not its own
+        earlier = [p for p in points[:index] if _precedes(p, point) and (not skips or p.stage == "trained")]
+        before = earlier[-1] if earlier else None
+        quantity = Quantity(wording.number(point.value), wording.interval(point.interval))
+        change = wording.change(point.value - before.value) if before else ""
+        place = " · ".join(part for part in (point.target, point.candidate or point.runtime) if part)
+        yield LedgerRow(place, point, quantity, change, before.stage if before else "")
+
+
+def _precedes(earlier: LedgerRecord, point: LedgerRecord) -> bool:
+    """Whether ``earlier`` lies on the chain that led to ``point``: it is shared or of the same branch."""
+    same_branch = all(
+        getattr(earlier, part) in (None, getattr(point, part)) for part in ("target", "runtime", "candidate")
+    )
+    return same_branch and earlier.stage != point.stage
+
+
+def notes(record: RunRecord) -> tuple[tuple[str, str], ...]:
+    """``(step, note)`` of everything the user must know: fallbacks, protected layers, targets missed."""
+    return tuple((stage.id, note) for stage in record.stages for note in stage.notes)
+
+
+def done(step: StageRecord) -> str:
+    """``reused``, ``ran`` or ``failed``: a step without a key never came to its end."""
+    return "reused" if step.cached else "ran" if step.key else "failed"
+
+
+def caveats(target: TargetRecord) -> tuple[str, ...]:
+    """What a reader must know about single measurements, and why some are missing."""
+    found: dict[str, list[str]] = {}
+    for candidate in target.candidates:
+        for m in candidate.measurements:
+            if m.why:
+                found.setdefault(f"{m.metric}: {_no_stop(m.why)}", []).append(candidate.id)
+    return tuple(f"{text} ({', '.join(ids)})" for text, ids in found.items())
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """Nested facts as ``(dotted name, text)``; lists become comma-separated."""
+    rows: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows.extend(flat(value, f"{name}."))
+        elif isinstance(value, list | tuple):
+            rows.append((name, ", ".join(str(item) for item in value)))
+        else:
+            rows.append((name, "" if value is None else str(value)))
+    return tuple(rows)
+
+
+def interval_note(record: RunRecord) -> str:
+    """What the brackets mean, such as ``Brackets: 95 % confidence interval``."""
+    levels = sorted(
+        {
+            m.confidence
+            for target in record.targets.values()
+            for candidate in target.candidates
+            for m in candidate.measurements
+            if m.interval is not None and m.confidence
+        }
+    )
+    text = " or ".join(f"{100 * level:.3g} %" for level in levels)
+    return f"Brackets hold the {text + ' ' if text else ''}confidence interval. {wording.INTERVAL_NOTE}"

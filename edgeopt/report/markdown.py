@@ -1,0 +1,196 @@
+"""The report as GitHub-flavoured Markdown that fits a CI job summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt.report import facts, wording
+
+if TYPE_CHECKING:
+    from edgeopt.record import RunRecord, TargetRecord
+
+#: GitHub refuses a job summary above 1 MiB; the margin is for what a workflow adds itself.
+MAX_BYTES = 1000 * 1024
+_MAX_CELL = 600
+_SPECIAL = re.compile(r"([\\`*\[\]{}|~#])|(?<!\w)_|_(?!\w)")
+
+
+def render(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> str:
+    """The report, the decision first. Sections that would not fit into :data:`MAX_BYTES` are named as left out.
+
+    Args:
+        record: The run.
+        samples: Not used; every renderer takes the same arguments.
+    """
+    sections = [
+        ("Decision", _decision(record)),
+        ("Gates", _matrix(record)),
+        *((f"Target {name}", _target(name, target)) for name, target in record.targets.items()),
+        ("Ledger", _ledger(record)),
+        ("Notes", _notes(record)),
+        ("Stages", _stages(record)),
+        ("Provenance", _provenance(record)),
+    ]
+    text, left_out = "", []
+    for title, lines in sections:
+        section = "\n".join(lines)
+        if len((text + section).encode()) > MAX_BYTES:
+            left_out.append(title)
+        elif section:
+            text += section + "\n\n"
+    if left_out:
+        text += f"Left out because the report would be too long: {escape(', '.join(left_out))}. See report.html.\n\n"
+    return text.rstrip() + "\n"
+
+
+def escape(text: str) -> str:
+    """``text`` as it is, wherever Markdown or HTML would see markup, on one line and not endlessly long."""
+    line = wording.clean(text)
+    if len(line) > _MAX_CELL:
+        line = line[: _MAX_CELL - 1] + "…"
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\g<0>", line)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> list[str]:
+    """A table of cells that are Markdown already; columns in ``numbers`` are set flush right."""
+    rule = ["--:" if column in numbers else ":--" for column in range(len(header))]
+    return ["", *(f"| {' | '.join(row)} |" for row in (header, rule, *rows)), ""]
+
+
+def _decision(record: RunRecord) -> Iterator[str]:
+    answer = wording.decision(record)
+    yield f"# {escape(record.recipe.name)}: {answer.word}"
+    yield ""
+    yield escape(answer.sentence)
+    yield ""
+    yield from (f"- **{escape(name)}** {_shipping(target)}" for name, target in record.targets.items())
+
+
+def _shipping(target: TargetRecord) -> str:
+    if target.error:
+        return f"could not be served: {escape(wording.one_line(target.error))}"
+    return f"ships **{escape(target.shipped)}**: {escape(target.reason)}"
+
+
+def _matrix(record: RunRecord) -> Iterator[str]:
+    gates = facts.gate_names(record)
+    if not gates:
+        return
+    yield "## Gates"
+    rows = ([escape(name), *(_matrix_cell(target, gate) for gate in gates)] for name, target in record.targets.items())
+    yield from _table(["target", *map(escape, gates)], rows)
+
+
+def _matrix_cell(target: TargetRecord, gate: str) -> str:
+    found = facts.verdict_of(target, gate)
+    if found is None:
+        return facts.no_verdict(target)
+    bold = "" if found.outcome == "pass" else "**"
+    word = f"{bold}{wording.verdict(found.outcome)}{bold}"
+    return f"{word}<br>{escape(str(facts.judged(target, found)))}<br>limit {escape(wording.limit(found))}"
+
+
+def _target(name: str, target: TargetRecord) -> Iterator[str]:
+    yield f"## {escape(name)}"
+    yield ""
+    yield f"{_shipping(target)[:1].upper()}{_shipping(target)[1:]}."
+    for sentence in (facts.runtime_winner(target), facts.noise(target)):
+        if sentence:
+            yield f"\n{escape(sentence)}"
+    rows = facts.metric_rows(target)
+    if rows:
+        yield from _table(
+            ["metric", "float", "shipped", "threshold", "verdict", "why"],
+            (
+                [
+                    escape(row.name),
+                    escape(str(row.baseline or "")),
+                    escape(str(row.shipped)),
+                    escape(row.limit or "no gate"),
+                    wording.verdict(row.outcome) if row.outcome else "",
+                    escape(row.why),
+                ]
+                for row in rows
+            ),
+            numbers=(1, 2, 3),
+        )
+    if target.candidates:
+        yield from _candidates(target)
+    yield from (f"- {escape(caveat)}" for caveat in facts.caveats(target))
+    for title, mapping in (("Protocol", target.protocol), ("Machine", target.machine)):
+        if mapping:
+            yield f"\n{title}: " + ", ".join(f"{escape(key)} {escape(value)}" for key, value in facts.flat(mapping))
+
+
+def _candidates(target: TargetRecord) -> list[str]:
+    metrics = facts.headline_metrics(target)
+    rows = [
+        [
+            f"**{escape(row.record.id)}**" if row.shipped else escape(row.record.id),
+            *(escape(str(row.quantities.get(metric, ""))) for metric in metrics),
+            f"**{row.fate}**" if row.shipped else escape(row.fate),
+        ]
+        for row in facts.candidate_rows(target)
+    ]
+    return _table(["candidate", *map(escape, metrics), "outcome"], rows, numbers=range(1, len(metrics) + 1))
+
+
+def _ledger(record: RunRecord) -> Iterator[str]:
+    if not record.ledger:
+        return
+    yield "## Ledger"
+    yield ""
+    yield f"Each metric at every point of the chain, on the evaluation split. {escape(facts.interval_note(record))}"
+    for metric, rows in facts.ledger(record).items():
+        yield from _table(
+            ["point", escape(metric), "change", "against"],
+            ([escape(r.label), escape(str(r.quantity)), r.change, escape(r.against)] for r in rows),
+            numbers=(1, 2),
+        )
+
+
+def _notes(record: RunRecord) -> Iterator[str]:
+    found = facts.notes(record)
+    if found:
+        yield "## Notes and fallbacks"
+        yield ""
+        yield from (f"- {escape(step)}: {escape(note)}" for step, note in found)
+
+
+def _stages(record: RunRecord) -> Iterator[str]:
+    if not record.stages:
+        return
+    cached = sum(stage.cached for stage in record.stages)
+    title = f"{wording.count(len(record.stages), 'step')}, {cached} reused, {wording.seconds(record.seconds)}"
+    yield f"<details><summary>{title}</summary>"
+    rows = (
+        [
+            escape(stage.id),
+            facts.done(stage),
+            wording.seconds(stage.seconds),
+            escape(stage.why),
+            escape(stage.summary),
+        ]
+        for stage in record.stages
+    )
+    yield from _table(["step", "", "time", "why", "what"], rows, numbers=(2,))
+    yield "</details>"
+
+
+def _provenance(record: RunRecord) -> Iterator[str]:
+    yield "<details><summary>Provenance</summary>"
+    facts_of_run = {
+        "recipe": record.recipe.path,
+        "recipe digest": record.recipe.digest,
+        "overrides": record.recipe.overrides,
+        "started": record.started,
+        **record.provenance,
+    }
+    yield from _table(["", ""], ([escape(key), escape(value)] for key, value in facts.flat(facts_of_run)))
+    yield "</details>"

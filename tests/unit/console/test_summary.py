@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+
+import pytest
+
+from edgeopt.console import print_summary
+from edgeopt.measure import Measurement
+from edgeopt.record import ArtifactRecord, CandidateRecord, RecipeRecord, RunRecord, TargetRecord, VerdictRecord
+from edgeopt.report import wording
+
+
+def _candidate(name: str, top1: float, p50_ms: float, *, baseline: bool, method: str = "measured") -> CandidateRecord:
+    def of(metric, value, unit, interval):
+        return Measurement(metric, value, unit, "lower", interval, 400, method, "p", "cpu")
+
+    return CandidateRecord(
+        id=name,
+        runtime="openvino",
+        precision="float" if baseline else "int8",
+        pruned=not baseline,
+        baseline=baseline,
+        artifact=ArtifactRecord("openvino-ir", "ab", 0.1),
+        measurements=(
+            of("top1", top1, "1", (top1 - 0.01, top1 + 0.005)),
+            of("latency_p50_ms", p50_ms, "ms", (p50_ms * 0.98, p50_ms * 1.02)),
+            of("latency_p99_ms", p50_ms * 2, "ms", (p50_ms * 1.9, None)),
+            of("size_mib", 0.0983, "MiB", None),
+        ),
+    )
+
+
+VERDICTS = (
+    VerdictRecord("top1 min", "top1", 0.97, 0.988, (0.978, 0.993), "pass", "all above", "1"),
+    VerdictRecord("top1 max_drop", "top1", 0.01, 0.0043, (-0.001, 0.011), "inconclusive", "it straddles 0.01", "1"),
+    VerdictRecord("latency_p99_ms max", "latency_p99_ms", 0.5, 0.62, (0.59, None), "fail", "all above 0.5", "ms"),
+    VerdictRecord("power_mw max", "power_mw", 900.0, None, None, "not_measured", "no rails", "mW"),
+)
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    served = TargetRecord(
+        shipped="openvino-int8",
+        reason="it is faster [bold]and holds",
+        candidates=(
+            _candidate("openvino-float", 0.9926, 0.81, baseline=True),
+            _candidate("openvino-int8", 0.988, 0.31, baseline=False),
+        ),
+        verdicts=VERDICTS,
+    )
+    return RunRecord(
+        schema=1,
+        outcome="fail",
+        exit_code=1,
+        started="2026-11-02T10:11:12+00:00",
+        seconds=12.0,
+        recipe=RecipeRecord("digits", "recipe.yaml", "cd"),
+        targets={"cpu": served, "jetson": TargetRecord("", "", (), (), error="no driver\n  fix: install one")},
+        ledger=(),
+        stages=(),
+        provenance={},
+    )
+
+
+def _plain(record: RunRecord) -> str:
+    stream = io.StringIO()
+    print_summary(record, stream)
+    return stream.getvalue()
+
+
+def _row(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.split()[: len(name.split())] == name.split())
+
+
+def test_a_file_gets_words_and_no_decoration(record):
+    text = _plain(record)
+    assert "\x1b" not in text
+    assert not re.search("[\u2500-\u257f]", text)
+    assert max(map(len, text.splitlines())) <= 120
+    assert not any(line != line.rstrip() for line in text.splitlines())
+
+
+def test_every_gate_has_its_numbers_threshold_and_verdict(record):
+    text = _plain(record)
+    assert re.search(r"0\.9926 \[0\.983, 0\.998\] +0\.9880 \[0\.978, 0\.993\] +≥ 0\.97 +✓ pass", _row(text, "top1"))
+    assert re.search(r"0\.0043 \[-0\.001, 0\.011\] +≤ 0\.01 +\? inconclusive", _row(text, "top1 drop"))
+    assert re.search(r"0\.620 ms \[0\.590, \?\] +≤ 0\.5 ms +✗ FAIL", _row(text, "latency_p99_ms"))
+    assert re.search(r"not measured +≤ 900 mW +○ not measured", _row(text, "power_mw"))
+    assert _row(text, "latency_p50_ms").endswith("no gate")
+
+
+def test_why_a_gate_did_not_pass_and_what_ships_is_said(record):
+    text = _plain(record)
+    assert "cpu ships openvino-int8: it is faster [bold]and holds" in text
+    assert "latency_p99_ms max: all above 0.5" in text
+    assert "jetson not served: no driver; fix: install one" in text
+    assert "DON'T SHIP" in text
+    assert wording.decision(record).sentence in " ".join(text.split())
+
+
+def test_numbers_that_were_not_measured_are_labelled(record):
+    cpu = record.targets["cpu"]
+    shipped = _candidate("openvino-int8", 0.988, 0.31, baseline=False, method="estimated")
+    text = _plain(replace(record, targets={"cpu": replace(cpu, candidates=(cpu.candidates[0], shipped))}))
+    assert _row(text, "latency_p50_ms").count("(estimated)") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_a_terminal_is_never_exceeded(record, terminal, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_summary(record, terminal)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert sum("✗ FAIL" in line for line in lines) == 2
+    if columns == 80:
+        assert any("[0.978, 0.993]" in line for line in lines)
+
+
+def test_colour_only_where_it_is_wanted(record, terminal, monkeypatch):
+    print_summary(record, terminal)
+    assert "\x1b[1;31m✗ FAIL" in terminal.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal.truncate(0)
+    print_summary(record, terminal)
+    assert not re.search(r"\x1b\[[\d;]*3\dm", terminal.getvalue())
+    assert "✗ FAIL" in terminal.getvalue()
+
+
+def test_a_stream_without_unicode_still_gets_the_verdicts(record):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    print_summary(record, stream)
+    stream.flush()
+    text = raw.getvalue().decode("ascii")
+    assert re.search(r">= 0\.97 +\+ pass", text)
+    assert re.search(r"<= 0\.5 ms +x FAIL", text)
+
+
+def test_a_run_that_passed_ships(record):
+    cpu = replace(record.targets["cpu"], verdicts=VERDICTS[:1])
+    text = _plain(replace(record, outcome="pass", exit_code=0, targets={"cpu": cpu}))
+    assert text.splitlines()[-1] == "SHIP  The only gate passed on 1 target."

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from edgeopt.report import charts, facts
+
+
+@pytest.fixture
+def drawn(record, samples) -> list[str]:
+    target = record.targets["cpu"]
+    return [
+        charts.tradeoff(target, "top1", "one"),
+        charts.distribution(samples["cpu"], "openvino-float", target.shipped, "two"),
+        charts.ledger("top1", facts.ledger(record)["top1"], "three"),
+    ]
+
+
+def _parse(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="http://www.w3.org/1999/xlink" ', 1))
+
+
+def test_the_same_data_give_the_same_bytes(record, drawn):
+    assert charts.tradeoff(record.targets["cpu"], "top1", "one") == drawn[0]
+
+
+def test_charts_can_stand_in_one_page(drawn):
+    ids = [match for svg in drawn for match in re.findall(r' id="([^"]+)"', svg)]
+    used = {match for svg in drawn for match in re.findall(r"#([\w-]+)[\")]", svg)}
+    assert ids
+    assert len(set(ids)) == len(ids)
+    assert used <= set(ids)
+
+
+def test_charts_are_named_and_follow_the_scheme_of_the_page(drawn):
+    for svg in drawn:
+        root = _parse(svg)
+        assert root.get("role") == "img"
+        assert root.get("aria-label")
+        assert "var(--accent)" in svg
+        assert not re.search(r"(fill|stroke): #(?!fff)", svg)
+        assert "<style" not in svg
+
+
+def test_candidates_are_lettered_as_in_the_table(record, drawn):
+    texts = [element.text for element in _parse(drawn[0]).iter("text")]
+    assert {row.letter for row in facts.candidate_rows(record.targets["cpu"])} <= set(texts)
+
+
+def test_hostile_names_stay_text(record, samples):
+    name = '<script>alert(1)</script> "$x^2$'
+    svg = charts.distribution({name: np.arange(1, 50)}, name, name, "two")
+    assert "<script" not in svg
+    assert any(name[:20] in (element.text or "") for element in _parse(svg).iter("text"))
+
+
+def test_a_distribution_reaches_its_quantiles(drawn):
+    """The curve of n equal steps crosses every share at that quantile: here a straight line."""
+    svg = charts.distribution({"a": np.arange(1, 2001) * 1000}, "a", "a", "two")
+    path = max(re.findall(r'd="([^"]+)"', svg), key=len)
+    points = np.array([[float(v) for v in pair.split()] for pair in re.findall(r"[ML] ([\d.]+ [\d.]+)", path)])
+    assert np.corrcoef(points[:, 0], points[:, 1])[0, 1] < -0.9999  # SVG counts y downwards
+
+
+def test_nothing_to_draw_is_no_chart(record):
+    target = record.targets["cpu"]
+    assert charts.tradeoff(replace(target, candidates=target.candidates[:1]), "top1", "a") == ""
+    assert charts.distribution({}, "x", "y", "a") == ""
+    assert charts.ledger("top1", (), "a") == ""
+
+
+def test_an_unbounded_interval_is_drawn_as_far_as_it_is_known(record):
+    rows = facts.ledger(replace(record, ledger=(replace(record.ledger[0], interval=(None, 0.99)),)))["top1"]
+    assert "<svg" in charts.ledger("top1", rows, "a")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgeopt.report import facts
+
+
+def _with_p50(target, name, value, interval=None, rejected=None):
+    """``target`` with another median latency of candidate ``name``."""
+    candidates = []
+    for c in target.candidates:
+        if c.id == name:
+            measurements = tuple(
+                replace(m, value=value, interval=interval) if m.metric == facts.LATENCY else m for m in c.measurements
+            )
+            c = replace(c, measurements=measurements, rejected=c.rejected if rejected is None else rejected)
+        candidates.append(c)
+    return replace(target, candidates=tuple(candidates))
+
+
+def test_the_baseline_is_the_one_of_the_runtime_that_ships(record):
+    target = replace(record.targets["cpu"], shipped="onnxruntime-int8-pruned")
+    assert facts.baseline_of(target).id == "onnxruntime-float"
+
+
+def test_gated_rows_come_first_and_nothing_is_listed_twice(record):
+    rows = facts.metric_rows(record.targets["cpu-onnxruntime"])
+    names = [row.name for row in rows]
+    assert names[:3] == ["top1", "latency_p99_ms", "latency_ratio"]
+    assert [bool(row.outcome) for row in rows] == [True] * 3 + [False] * (len(rows) - 3)
+    assert len(set(names)) == len(names)
+
+
+def test_a_relative_row_has_no_baseline_and_shows_what_was_judged(record):
+    drop = next(row for row in facts.metric_rows(record.targets["cpu"]) if row.name == "top1 drop")
+    assert (drop.baseline, str(drop.shipped), drop.limit) == (None, "0.0043 [-0.001, 0.011]", "≤ 0.01")
+
+
+def test_what_was_not_measured_on_the_device_is_labelled(record):
+    target = record.targets["cpu-openvino"]
+    estimated = tuple(
+        replace(c, measurements=tuple(replace(m, method="estimated") for m in c.measurements))
+        for c in target.candidates
+    )
+    rows = facts.metric_rows(replace(target, candidates=estimated))
+    assert {row.shipped.method for row in rows if row.name != "size_mib ratio"} == {"estimated"}
+
+
+def test_the_winner_is_named_with_its_lead(record):
+    text = facts.runtime_winner(record.targets["cpu"])
+    assert "openvino wins over onnxruntime: p50 0.312 ms [0.307, 0.318] against 0.355 ms [0.350, 0.362]" in text
+    assert "onnxruntime takes 1.14× the time." in text
+
+
+def test_a_lead_within_the_noise_is_called_so(record):
+    target = _with_p50(record.targets["cpu"], "onnxruntime-int8-pruned", 0.315, (0.31, 0.32))
+    assert "within the noise" in facts.runtime_winner(target)
+
+
+def test_a_faster_rival_that_may_not_ship_is_not_hidden(record):
+    target = _with_p50(
+        record.targets["cpu"], "onnxruntime-int8-pruned", 0.2, (0.19, 0.21), "accuracy does not hold: top1 is 0.91"
+    )
+    text = facts.runtime_winner(target)
+    assert text.startswith("onnxruntime (onnxruntime-int8-pruned) is faster")
+    assert "does not ship: accuracy does not hold: top1 is 0.91." in text
+
+
+def test_no_contest_no_winner(record):
+    assert facts.runtime_winner(record.targets["cpu-openvino"]) == ""
+    assert facts.runtime_winner(record.targets["jetson"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("label", "change", "against"),
+    [
+        ("trained", "", ""),
+        ("pruned", "-0.0222", "trained"),
+        ("distilled", "+0.0185", "pruned"),
+        ("compiled · cpu-openvino · openvino-float", "0", "trained"),
+        ("compiled · cpu-openvino · openvino-float-pruned", "0", "exported"),
+        ("quantized · cpu-onnxruntime · onnxruntime", "-0.0006", "exported"),
+        ("compiled · cpu-onnxruntime · onnxruntime-int8-pruned", "0", "quantized"),
+    ],
+)
+def test_the_ledger_pins_a_change_on_the_step_of_the_same_chain(record, label, change, against):
+    row = next(row for row in facts.ledger(record)["top1"] if row.label == label)
+    assert (row.change, row.against) == (change, against)
+
+
+def test_without_compression_every_candidate_descends_from_the_export(record):
+    plain = tuple(p for p in record.ledger if p.stage in ("trained", "exported", "compiled"))
+    row = next(r for r in facts.ledger(replace(record, ledger=plain))["top1"] if r.label.endswith("openvino-float"))
+    assert row.against == "exported"
+
+
+def test_letters_go_on_after_z(record):
+    target = record.targets["cpu-openvino"]
+    many = replace(target, candidates=tuple(replace(target.candidates[0], id=str(i)) for i in range(28)))
+    assert [row.letter for row in facts.candidate_rows(many)][-3:] == ["Z", "AA", "AB"]
+
+
+def test_nested_facts_become_dotted_names():
+    assert facts.flat({"a": {"b": 1, "c": [1, 2]}, "d": None}) == (("a.b", "1"), ("a.c", "1, 2"), ("d", ""))
+
+
+def test_steps_are_reused_or_ran_or_failed(record):
+    assert [facts.done(step) for step in record.stages] == ["reused", "ran", "failed"]
+
+
+def test_equal_caveats_are_said_once(record):
+    (caveat,) = facts.caveats(record.targets["cpu-openvino"])
+    assert caveat == ("peak_memory_mib: a single reading (openvino-float, openvino-float-pruned, openvino-int8-pruned)")

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from edgeopt.report import html
+
+_VOID = {"meta", "br"}
+
+
+class _Page(HTMLParser):
+    """Start tags with their attributes and texts; complains about tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def page(record, samples) -> _Page:
+    return _Page(html.render(record, samples))
+
+
+def test_it_is_small_and_the_same_every_time(record, samples):
+    text = html.render(record, samples)
+    assert len(text.encode()) < 1_000_000
+    assert html.render(record, samples) == text
+
+
+def test_it_reaches_for_nothing_outside_itself(page, record, samples):
+    for _, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action"):
+            assert attributes.get(name, "#").startswith("#")
+    assert {"script", "link", "iframe", "object", "img"}.isdisjoint({tag for tag, _ in page.tags})
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", html.render(record, samples))
+    (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "script-src" not in policy
+
+
+def test_every_link_inside_leads_somewhere_and_ids_are_unique(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    links = {attributes["href"][1:] for attributes in page.all("a")}
+    assert len(set(ids)) == len(ids)
+    assert links <= set(ids)
+    assert len(links) >= 8
+
+
+def test_tables_and_charts_speak_to_those_who_do_not_see_them(page):
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(attributes.get("scope") in ("row", "col") for attributes in page.all("th"))
+    assert len(page.all("svg")) == 1 + 3 * 2
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in page.all("svg"))
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(deeper - before <= 1 for before, deeper in itertools.pairwise(headings))
+
+
+def test_everything_that_a_reader_looks_for_is_there(page):
+    text = " ".join(page.text.split())
+    for wanted in (
+        "DON'T SHIP",
+        "1 of 9 gates failed",
+        "openvino wins over onnxruntime",
+        "0.663× the latency [0.650, 0.681]",
+        "14 × i8, 5 × f32",
+        "Noise floor",
+        "params.samples: 128 -> 256",
+        "depthwise convolutions stay in float",
+        "compile:jetson: no driver; fix: install one",
+        "tools.torch",
+    ):
+        assert wanted in text
+
+
+@pytest.mark.parametrize("method", ["estimated", "simulated"])
+def test_numbers_that_were_not_measured_are_labelled(passing, samples, method):
+    assert method not in html.render(passing, samples)
+    target = passing.targets["cpu-openvino"]
+    candidates = tuple(
+        replace(c, measurements=tuple(replace(m, method=method) for m in c.measurements)) for c in target.candidates
+    )
+    run = replace(passing, targets={"cpu-openvino": replace(target, candidates=candidates)})
+    assert html.render(run, samples).count(f'<em class="method">{method}</em>') > 10
+
+
+def test_hostile_texts_stay_texts(awkward, samples):
+    text = html.render(awkward, samples)
+    text.encode("utf-8")
+    page = _Page(text)
+    assert page.all("script") == []
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7*7 }}" in page.text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text)
+
+
+def test_a_run_without_samples_or_ledger_still_has_a_report(passing):
+    page = _Page(html.render(replace(passing, ledger=(), stages=(), provenance={}), {}))
+    assert len(page.all("svg")) == 1
+    assert "SHIP" in page.text
+
+
+def test_charts_that_would_make_the_file_too_large_are_left_out_and_it_says_so(record, samples, monkeypatch):
+    monkeypatch.setattr(html, "MAX_CHART_BYTES", 40_000)
+    page = _Page(html.render(record, samples))
+    assert 0 < len(page.all("svg")) < 7
+    assert "Some charts are left out" in page.text

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from edgeopt.report import junit
+
+
+def _cases(text: str) -> dict[tuple[str, str], str]:
+    """(classname, name) -> ``pass``, or the type of the complaint."""
+    found = {}
+    for case in ElementTree.fromstring(text).iter("testcase"):
+        complaints = [f"{child.tag} {child.get('type')}" for child in case if child.tag in ("failure", "error")]
+        found[case.get("classname"), case.get("name")] = " ".join(complaints) or "pass"
+    return found
+
+
+def test_one_case_per_gate_and_only_a_pass_is_green(record, samples):
+    cases = _cases(junit.render(record, samples))
+    assert len(cases) == 10
+    assert cases["digits.cpu", "top1 min"] == "pass"
+    assert cases["digits.cpu-onnxruntime", "latency_p99_ms max"] == "failure fail"
+    assert cases["digits.cpu", "top1 max_drop"] == "error inconclusive"
+    assert cases["digits.cpu", "power_mw max"] == "error not_measured"
+    assert cases["digits.jetson", "served"] == "error error"
+
+
+def test_the_counts_are_those_of_the_cases(record, samples):
+    root = ElementTree.fromstring(junit.render(record, samples))
+    counts = [(e.get("tests"), e.get("failures"), e.get("errors")) for e in (root, *root.findall("testsuite"))]
+    assert counts == [("10", "1", "3"), ("3", "0", "0"), ("3", "1", "0"), ("3", "0", "2"), ("1", "0", "1")]
+
+
+def test_a_run_that_did_not_pass_is_never_all_green(passing, samples):
+    assert set(_cases(junit.render(passing, samples)).values()) == {"pass"}
+    for outcome in ("error", "inconclusive", "fail"):
+        assert f"error {outcome}" in _cases(junit.render(replace(passing, outcome=outcome), samples)).values()
+        assert _cases(junit.render(replace(passing, outcome=outcome, targets={}), samples))
+
+
+def test_hostile_texts_are_well_formed_xml(awkward, samples):
+    text = junit.render(awkward, samples)
+    assert len(_cases(ElementTree.canonicalize(text.encode("utf-8").decode()))) == 4
