@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgeopt.record import CandidateRecord, LedgerRecord, RunRecord, StageRecord, TargetRecord, VerdictRecord
 
 LATENCY = "latency_p50_ms"
-_HEADLINE = (LATENCY, "latency_ratio", "size_mib", "memory_mib", "peak_memory_mib")
+_HEADLINE = (LATENCY, "latency_ratio", "size_mib", "peak_memory_mib")
 _ALWAYS_SHARED = frozenset({"trained", "exported"})  # ledger stages of every run, compressed or not
 
 
