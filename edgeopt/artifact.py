@@ -33,7 +33,9 @@ from typing import Any
 from edgeopt.errors import ConfigError, StoreError
 
 _MANIFEST = "artifact.json"
+_GRACE_SECONDS = 3600.0
 _STALE_SECONDS = 24 * 3600.0
+_ABSENT = object()
 
 
 def canonical(value: Any) -> bytes:
@@ -112,8 +114,15 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder on the store's file system, removed at the end unless :meth:`put` took it."""
-        folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        """An empty folder on the store's file system, removed at the end unless :meth:`put` took it.
+
+        Raises:
+            StoreError: The disk is full, or the store cannot be written.
+        """
+        try:
+            folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        except OSError as error:
+            raise _store_error("cannot write", error, self.root) from error
         try:
             yield folder
         finally:
@@ -121,14 +130,27 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Hold the action ``key``, so that two processes do not do the same work at once."""
+        """Hold the action ``key``, so that two processes do not do the same work at once.
+
+        Raises:
+            StoreError: The lock cannot be made.
+        """
         from filelock import FileLock
 
-        with FileLock(self.root / "locks" / f"{key}.lock"):
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise _store_error("cannot lock", error, self.root) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def put(self, kind: str, folder: Path, meta: Mapping[str, Any]) -> Artifact:
-        """Take the files of ``folder``, which disappears, as a new immutable object. A damaged object is repaired.
+        """Take the files of ``folder`` as a new immutable object. A damaged object is repaired.
+
+        The folder disappears, unless the store has an equal object already.
 
         Raises:
             StoreError: The disk is full, or the folder cannot be moved.
@@ -145,11 +167,11 @@ class Store:
             with self.lock(f"object-{digest}"):
                 if self._read(digest) is None:
                     if place.exists():
-                        place.rename(Path(tempfile.mkdtemp(dir=self.root / "tmp")) / "damaged")
+                        self._discard(place)
                     folder.rename(place)
+                os.utime(place)  # young again, for gc()
         except OSError as error:
-            fix = "free some disk space (`edgeopt cache gc`)" if error.errno == errno.ENOSPC else ""
-            raise StoreError(f"cannot store the artefact: {error.strerror}", where=str(self.root), fix=fix) from error
+            raise _store_error("cannot store the artefact", error, self.root) from error
         return Artifact(kind, digest, place, files, manifest["meta"])
 
     def get(self, digest: str) -> Artifact:
@@ -186,7 +208,8 @@ class Store:
         artifact = self._read(action.output)
         if artifact is None:
             return None
-        os.utime(file)
+        with contextlib.suppress(OSError):  # another process may be cleaning up
+            os.utime(file)
         return action, artifact
 
     def record(self, action: Action) -> None:
@@ -201,7 +224,7 @@ class Store:
         """Key fields of the last action that :meth:`remember` noted for ``slot``."""
         try:
             key = json.loads((self.root / "slots" / f"{digest_of(slot)}.json").read_bytes())["key"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         action = _read_action(self.root / "actions" / f"{key}.json")
         return action.fields if action else None
@@ -231,23 +254,21 @@ class Store:
         needed: set[str] = set()
         for file in (self.root / "actions").glob("*.json"):
             action = _read_action(file)
-            if action is None or now - file.stat().st_mtime > older_than_seconds:
+            if action is None or now - _modified(file) > older_than_seconds:
                 file.unlink(missing_ok=True)
                 removed_actions += 1
             else:
                 needed.add(action.output)
         freed, removed_objects = 0, 0
         for place in list(self._objects()):
-            if place.name not in needed and now - place.stat().st_mtime > min(3600.0, older_than_seconds):
+            if place.name not in needed and now - _modified(place) > _GRACE_SECONDS:
                 freed += sum(path.stat().st_size for path in _files(place))
-                shutil.rmtree(place, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):  # another process removed it
+                    self._discard(place)
                 removed_objects += 1
-        for folder in (self.root / "tmp").iterdir():
-            if now - folder.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.root / "locks").iterdir():
-            if now - file.stat().st_mtime > _STALE_SECONDS:
-                file.unlink(missing_ok=True)
+        for leftover in [*(self.root / "tmp").iterdir(), *(self.root / "locks").iterdir()]:
+            if now - _modified(leftover) > _STALE_SECONDS:
+                _remove(leftover)
         return {"actions": removed_actions, "objects": removed_objects, "freed_mib": freed / 2**20}
 
     def clear(self) -> None:
@@ -256,6 +277,12 @@ class Store:
             shutil.rmtree(self.root / name, ignore_errors=True)
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
+    def _discard(self, place: Path) -> None:
+        """Remove an object at once, so that a process that dies meanwhile leaves no half of it."""
+        grave = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+        place.rename(grave / place.name)
+        shutil.rmtree(grave, ignore_errors=True)
+
     def _object(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 
@@ -263,8 +290,8 @@ class Store:
         return (self.root / "objects").glob("??/*")
 
     def _read(self, digest: str) -> Artifact | None:
-        place = self._object(digest)
         try:
+            place = self._object(digest)
             manifest = json.loads((place / _MANIFEST).read_bytes())
             if digest_of(manifest) != digest:
                 return None
@@ -276,13 +303,12 @@ class Store:
             return None
 
     def _write(self, file: Path, value: Any) -> None:
-        try:
-            handle, name = tempfile.mkstemp(dir=self.root / "tmp")
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(canonical(value))
-            Path(name).replace(file)
-        except OSError as error:
-            raise StoreError(f"cannot write: {error.strerror}", where=str(file)) from error
+        with self.scratch() as folder:
+            try:
+                (folder / file.name).write_bytes(canonical(value))
+                (folder / file.name).replace(file)
+            except OSError as error:
+                raise _store_error("cannot write", error, file) from error
 
 
 def default_root() -> Path:
@@ -296,19 +322,42 @@ def default_root() -> Path:
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> str:
     """The first key field, as a dotted path with both values, in which two actions differ; empty if they are equal."""
     for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
+        old, new = before.get(name, _ABSENT), now.get(name, _ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            return first_difference(old, new, f"{prefix}{name}.")
-        return f"{prefix}{name}: {_short(old)} -> {_short(new)}"
+            if inner := first_difference(old, new, f"{prefix}{name}."):
+                return inner
+        elif _short(old, full=True) != _short(new, full=True):
+            return f"{prefix}{name}: {_short(old)} -> {_short(new)}"
     return ""
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+def _short(value: Any, *, full: bool = False) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    text = value if isinstance(value, str) and not full else canonical(value).decode()
     is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
     return text[:12] if is_digest else text
+
+
+def _store_error(what: str, error: OSError, where: Path) -> StoreError:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free some disk space (`edgeopt cache gc`)" if is_full else ""
+    return StoreError(f"{what}: {error.strerror or error}", where=str(where), fix=fix)
+
+
+def _modified(path: Path) -> float:
+    """When it was last changed, in seconds since the epoch; now, if another process has just removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _files(folder: Path) -> list[Path]:

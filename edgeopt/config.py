@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,9 +18,13 @@ from edgeopt.registry import hint
 
 M = TypeVar("M", bound=BaseModel)
 Loc = tuple[str | int, ...]
+#: Line and column, from 0, as the user is told them.
+Place = Callable[[int, int], str]
 
+_MAX_BYTES = 2**20
 _MAX_NODES = 100_000
 _MAX_DEPTH = 40
+_TOO_MUCH = "too large or too deep for a configuration file"
 
 
 class _Yaml(yaml.SafeLoader):
@@ -59,8 +63,12 @@ class Document:
         try:
             return model.model_validate_json(json.dumps({} if value is None else value))
         except ValidationError as error:
-            for details in error.errors():
-                self._explain(model, at, details)
+            problems = error.errors()
+            for details in problems:
+                # A list whose items are wrong counts as too short as well, which nobody needs to know.
+                inside = any(other["loc"][:-1] == details["loc"] for other in problems if other["loc"])
+                if details["type"] != "too_short" or not inside:
+                    self._explain(model, at, details)
             return None
 
     def problem(self, at: Loc, what: str, *, key: bool = False) -> None:
@@ -102,43 +110,40 @@ class Document:
         parts = path.strip().split(".")
         if not separator or not all(parts):
             raise ConfigError("expected KEY.KEY=VALUE", where=option, fix="such as --set steps.prune.macs_ratio=0.4")
-        try:
-            value = yaml.load(text, Loader=_Yaml)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"the value is not valid YAML: {getattr(error, 'problem', error)}", where=option
-            ) from error
+
+        def place(line: int, column: int) -> str:
+            return option
+
+        tree = _compose(text, place)
         at: Loc = ()
-        node = self.data
+        node = into = self.data
+        spot: Any = None
         for index, part in enumerate(parts):
             last = index == len(parts) - 1
             if isinstance(node, dict):
-                known = part in node
-                if not known and not last:
-                    node[part] = {}
                 if last:
-                    node[part] = value
-                at, node = (*at, part), node[part]
+                    node[part] = None
+                elif node.get(part) is None:
+                    node[part] = {}
+                at, into, spot, node = (*at, part), node, part, node[part]
             elif isinstance(node, list):
                 position = _position(node, part)
                 if position is None:
                     raise ConfigError(
                         f"{'.'.join(parts[:index])} has no {part!r}{hint(part, _labels(node))}", where=option
                     )
-                item = node[position]
-                inside = isinstance(item, dict) and len(item) == 1 and part in item
-                if isinstance(item, str) and not last:
-                    item = node[position] = {"name": item}
-                if last:
-                    if inside:
-                        item[part] = value
-                    else:
-                        node[position] = value
-                if inside and item[part] is None and not last:
-                    item[part] = {}
-                at, node = ((*at, position, part), item[part]) if inside else ((*at, position), node[position])
+                item: Any = node[position]
+                if isinstance(item, str) and not last:  # short for a mapping
+                    written_out: dict[str, Any] = {item: None} if at == ("steps",) else {"name": item}
+                    item = node[position] = written_out
+                at, into, spot, node = (*at, position), node, position, item
+                if isinstance(item, dict) and len(item) == 1 and part in item:
+                    if item[part] is None and not last:
+                        item[part] = {}
+                    at, into, spot, node = (*at, part), item, part, item[part]
             else:
                 raise ConfigError(f"{'.'.join(parts[:index])} has no keys below it", where=option)
+        into[spot] = None if tree is None else _build(tree, at, self, iter(range(_MAX_NODES)), place)
         self._marks[at] = self._key_marks[at] = option
 
     def _explain(self, model: type[BaseModel], at: Loc, details: ErrorDetails) -> None:
@@ -175,9 +180,14 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> Document:
         ConfigError: It cannot be read, is not valid YAML, is empty, is no mapping, or has a key twice.
     """
     where = str(path)
+
+    def place(line: int, column: int) -> str:
+        return f"{path}:{line + 1}:{column + 1}"
+
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader=_Yaml)
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
         near = [other.name for other in path.parent.glob("*") if other.suffix in (".yaml", ".yml")]
         raise ConfigError(f"no such file{hint(path.name, near) if near else ''}", where=where) from error
@@ -185,17 +195,13 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> Document:
         raise ConfigError(f"not UTF-8 text (byte {error.start})", where=where) from error
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=where) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise ConfigError(f"not valid YAML: {error.problem or error.context}", where=place) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", where=where) from error
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(_TOO_MUCH, where=where)
+    node = _compose(text, place)
     if node is None:
         raise ConfigError("the file is empty", where=where)
     document = Document(path, None)
-    budget = iter(range(_MAX_NODES))
-    document.data = _build(node, (), document, budget)
+    document.data = _build(node, (), document, iter(range(_MAX_NODES)), place)
     if not isinstance(document.data, dict):
         raise ConfigError("should be a mapping of keys to values", where=f"{path}:1:1")
     for assignment in overrides:
@@ -217,37 +223,76 @@ def load(path: Path, model: type[M], overrides: Sequence[str] = ()) -> M:
     return value
 
 
-def _build(node: yaml.Node, at: Loc, document: Document, budget: Iterator[int]) -> Any:
-    place = f"{document.path}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+def _compose(text: str, place: Place) -> yaml.Node | None:
+    """The syntax tree of a YAML text, ``None`` if it is empty."""
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=_Yaml)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = place(mark.line, mark.column) if mark else place(0, 0)
+        raise ConfigError(f"not valid YAML: {error.problem or error.context}", where=where) from error
+    except yaml.reader.ReaderError as error:
+        line, column = text.count("\n", 0, error.position), error.position - text.rfind("\n", 0, error.position) - 1
+        what = f"not valid YAML: the character U+{ord(text[error.position]):04X} is not allowed"
+        raise ConfigError(what, where=place(line, column)) from error
+    except RecursionError as error:
+        raise ConfigError(_TOO_MUCH, where=place(0, 0)) from error
+    except (ValueError, OverflowError) as error:  # an escape such as "\UFFFFFFFF"
+        raise ConfigError(f"not valid YAML: {error}", where=place(0, 0)) from error
+    return node
+
+
+def _build(node: yaml.Node, at: Loc, document: Document, budget: Iterator[int], place: Place) -> Any:
+    """Plain data from a syntax tree, whose places enter ``document``."""
+    here = place(node.start_mark.line, node.start_mark.column)
     if next(budget, None) is None or len(at) > _MAX_DEPTH:
-        raise ConfigError("too large or too deep for a configuration file", where=place)
-    document._marks[at] = place
+        raise ConfigError(_TOO_MUCH, where=here)
+    document._marks[at] = here
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
-            key_place = f"{document.path}:{key_node.start_mark.line + 1}:{key_node.start_mark.column + 1}"
+            key_place = place(key_node.start_mark.line, key_node.start_mark.column)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError("a key should be plain text", where=key_place)
+            key = _text(str(key_node.value), key_place)
             if key in mapping:
-                first = document._key_marks[(*at, key)].rpartition(":")[0].rpartition(":")[2]
-                document._problems[(key_place, f"duplicate key {key!r}, already set in line {first}")] = None
+                first = document._key_marks[(*at, key)]
+                document._problems[(key_place, f"duplicate key {key!r}, already set{_line(first)}")] = None
                 continue
             document._key_marks[(*at, key)] = key_place
-            mapping[key] = _build(value_node, (*at, key), document, budget)
+            mapping[key] = _build(value_node, (*at, key), document, budget, place)
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*at, index), document, budget) for index, item in enumerate(node.value)]
-    constructor = yaml.constructor.SafeConstructor()
+        return [_build(item, (*at, index), document, budget, place) for index, item in enumerate(node.value)]
+    return _scalar(node, here)
+
+
+def _scalar(node: yaml.Node, where: str) -> str | int | float | bool | None:
     try:
-        value = constructor.construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"cannot read this value: {getattr(error, 'problem', error)}", where=place) from error
+        value = yaml.constructor.SafeConstructor().construct_object(node)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # what PyYAML raises for `!!int ""`
+        raise ConfigError(f"cannot read this value as {node.tag.rpartition(':')[2]}", where=where) from error
+    if isinstance(value, str):
+        return _text(value, where)
     if isinstance(value, float) and value - value != 0:
-        raise ConfigError("infinity and NaN are not allowed here", where=place)
-    if not isinstance(value, str | int | float | bool | type(None)):
-        raise ConfigError(f"a {type(value).__name__} is not allowed here", where=place)
+        raise ConfigError("infinity and NaN are not allowed here", where=where)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError("this number is too large", where=where)
+    if isinstance(value, int | float | None):
+        return value
+    raise ConfigError(f"a {type(value).__name__} is not allowed here", where=where)
+
+
+def _text(value: str, where: str) -> str:
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ConfigError("half of a surrogate pair is not a character", where=where)
     return value
+
+
+def _line(place: str) -> str:
+    """Of a ``file:line:col``; empty for an option of the command line."""
+    line = place.rpartition(":")[0].rpartition(":")[2]
+    return f" in line {line}" if line.isdecimal() else ""
 
 
 def _fields(model: type[BaseModel], loc: Loc) -> list[str]:
@@ -269,7 +314,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _position(items: list[Any], part: str) -> int | None:
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and int(part) < len(items):
         return int(part)
     for index, item in enumerate(items):
         if item == part or (isinstance(item, dict) and ((part in item and len(item) == 1) or item.get("name") == part)):
@@ -287,4 +332,4 @@ def _dotted(loc: Loc) -> str:
 
 
 def _natural(place: str) -> list[Any]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in place.split(":")]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in place.split(":")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +92,10 @@ def open_splits(spec: DataSpec, raw: RawSpec, root: Path) -> Mapping[str, Split]
 def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
     where = f"data.{name}"
     samples, labels = _from_loader(spec.loader, root, where) if spec.loader else _from_file(spec, root, where)
+    if samples.ndim == 0:
+        raise ConfigError("samples should be an array (N, ...), they are a single number", where=where)
+    if labels is not None or name in _LABELLED:
+        _check_labels(labels, len(samples), where)
     if spec.samples is not None and spec.samples < len(samples):
         chosen = np.linspace(0, len(samples) - 1, spec.samples).round().astype(np.int64)
         samples, labels = samples[chosen], None if labels is None else labels[chosen]
@@ -108,8 +111,6 @@ def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
         )
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         raise ConfigError("samples hold NaN or infinity", where=where)
-    if name in _LABELLED:
-        _check_labels(labels, len(samples), where)
     digest = hashlib.sha256(f"{samples.dtype.str}{samples.shape}".encode())
     digest.update(np.ascontiguousarray(samples).data)
     if labels is not None:
@@ -120,22 +121,26 @@ def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
 
 def _from_loader(loader: str, root: Path, where: str) -> tuple[Array, Array | None]:
     load = reference.resolve(loader, root)
+    kind = ""
     try:
         loaded = load()
-    except Exception as error:
-        place = reference.user_frame(error, root) or where
-        raise ConfigError(f"{loader} raised {type(error).__name__}: {error}", where=place) from error
+        kind = type(loaded).__name__
+        return _arrays(loaded)
+    except (Exception, SystemExit) as error:
+        place = reference.user_frame(error, root)
+        if kind and not place:
+            what = f"{loader} should return (samples, labels) arrays or a sequence of (sample, label) pairs, got {kind}"
+            raise ConfigError(f"{what}: {error}", where=where) from error
+        raise ConfigError(f"{loader} raised {type(error).__name__}: {error}", where=place or where) from error
+
+
+def _arrays(loaded: Any) -> tuple[Array, Array]:
     if isinstance(loaded, tuple) and len(loaded) == 2 and all(hasattr(part, "__array__") for part in loaded):
         return np.asarray(loaded[0]), np.asarray(loaded[1])
-    try:
-        pairs = [loaded[index] for index in range(len(loaded))]
-        return np.stack([np.asarray(sample) for sample, _ in pairs]), np.asarray([label for _, label in pairs])
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise ConfigError(
-            f"{loader} should return (samples, labels) arrays or a sequence of (sample, label) pairs, "
-            f"got {type(loaded).__name__}",
-            where=where,
-        ) from error
+    pairs = [loaded[index] for index in range(len(loaded))]
+    if not pairs:
+        raise ValueError("it is empty")
+    return np.stack([np.asarray(sample) for sample, _ in pairs]), np.asarray([label for _, label in pairs])
 
 
 def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | None]:
@@ -147,20 +152,24 @@ def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | 
             return archive["samples"], archive.get("labels")
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}", where=where) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and tokenize each have their own for a damaged file
         raise ConfigError(f"{path} is not a readable .npz: {error}", where=where) from error
 
 
 def _check_labels(labels: Array | None, count: int, where: str) -> None:
     if labels is None:
         raise ConfigError("the split has no labels", where=where)
-    if len(labels) != count:
-        raise ConfigError(f"{count} samples but {len(labels)} labels", where=where)
+    if labels.ndim == 0 or len(labels) != count:
+        raise ConfigError(f"{count} samples but {len(labels) if labels.ndim else 1} labels", where=where)
+    if labels.ndim > 2 or (count and not labels.size):
+        raise ConfigError(f"labels should be (N,) or (N, K), they are {labels.shape}", where=where)
     if labels.dtype.kind not in "iuf":
         raise ConfigError(f"labels should be numbers, they are {labels.dtype}", where=where)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ConfigError("labels hold NaN or infinity", where=where)
-    if labels.dtype.kind in "iu" and labels.min() < 0:
+    if labels.dtype.kind in "iu" and labels.size and labels.min() < 0:
         raise ConfigError(f"label {labels.min()} is negative", where=where)
 
 

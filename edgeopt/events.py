@@ -198,5 +198,3 @@ def fan_out(*sinks: Sink) -> Sink:
             sink(event)
 
     return send
-
-

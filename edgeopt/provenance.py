@@ -13,7 +13,6 @@ from typing import Any
 from edgeopt import __version__
 from edgeopt.errors import MissingBackend
 
-
 #: Distribution -> the extra of edgeopt that brings it.
 EXTRAS = {
     "torch": "torch",

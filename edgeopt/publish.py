@@ -6,6 +6,7 @@ results as they were.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt import report
-from edgeopt.artifact import Artifact, file_digest
+from edgeopt.artifact import Artifact, digest_of, file_digest
 from edgeopt.errors import ConfigError, StoreError
 from edgeopt.record import RunRecord
 
@@ -27,6 +28,7 @@ from edgeopt.record import RunRecord
 Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 
 _RECORD = "run.json"
+_FILES = ("events.jsonl", "samples", "report.md", "report.html", "junit.xml")
 _MANIFEST = "manifest.json"
 
 
@@ -37,14 +39,27 @@ def check_folder(out: Path) -> None:
         ConfigError: It cannot be created or written, or holds something else.
     """
     fix = "give another folder with --out"
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _RECORD).is_file())):
-        raise ConfigError("the output folder holds something that is not an earlier run", where=str(out), fix=fix)
+    if out.exists() and (not out.is_dir() or (foreign := _foreign(out))):
+        held = f": {', '.join(foreign[:5])}" if out.is_dir() else ""
+        what = f"the output folder holds something that is not an earlier run{held}"
+        raise ConfigError(what, where=str(out), fix=fix)
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise ConfigError("the output folder is replaced as a whole, and you are in it", where=str(out), fix=fix)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}."):
             pass
     except OSError as error:
         raise ConfigError(f"the output folder cannot be written: {error.strerror}", where=str(out), fix=fix) from error
+
+
+def _foreign(out: Path) -> list[str]:
+    """What in a folder is not of an earlier run, and would be lost if a new run replaced it."""
+    known: set[str] = set()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then it is no run of ours
+        earlier = json.loads((out / _RECORD).read_bytes())
+        known = {_RECORD, *_FILES, *earlier["targets"]} if "schema" in earlier else known
+    return sorted(path.name for path in out.iterdir() if path.name not in known)
 
 
 def publish(
@@ -118,7 +133,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
         wrong = [name for name, digest in manifest["files"].items() if file_digest(folder / name) != digest]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if digest_of({name: manifest[name] for name in ("kind", "files", "meta")}) != manifest["digest"]:
+            wrong.append(_MANIFEST)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"no readable artefact: {error}", where=str(folder / _MANIFEST)) from error
     if wrong:
         what = f"changed since they were written: {', '.join(wrong)}"
@@ -178,7 +195,11 @@ def _swap(fresh: Path, out: Path) -> None:
     if out.exists():
         old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old."))
         out.rename(old / "run")
-        fresh.rename(out)
+        try:
+            fresh.rename(out)
+        except OSError:
+            (old / "run").rename(out)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     else:
         fresh.rename(out)

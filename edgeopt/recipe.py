@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", examples=["model:build"])]
 Size = Annotated[int, Field(ge=1)]
+
+
+def unlike(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values, of which none may be there twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is listed twice")
+    return values
 
 
 class Frozen(BaseModel):
@@ -35,7 +43,7 @@ class Limit(Frozen):
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not self.model_fields_set:
+        if all(value is None for value in (self.max, self.min, self.max_drop, self.max_ratio)):
             raise ValueError("a gate needs at least one of max, min, max_drop, max_ratio")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}: no value can pass")
@@ -146,7 +154,7 @@ class Recipe(Frozen):
     input: InputSpec
     preprocess: Preprocess | None = None
     data: DataSpec
-    metrics: Annotated[tuple[str, ...], Field(min_length=1)]
+    metrics: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unlike)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: tuple[dict[str, dict[str, Any]], ...] = ()
     gates: Gates = Field(default_factory=dict)
@@ -178,9 +186,11 @@ class Recipe(Frozen):
     def _consistent(self) -> Self:
         if self.preprocess is not None:
             raw, net = self.preprocess.raw.shape, self.input.shape
-            channels_first = (raw[-1], *raw[:-1]) if len(raw) == 3 else raw
-            if net not in (raw, channels_first):
-                raise ValueError(f"preprocess.raw.shape {list(raw)} does not lead to input.shape {list(net)}")
+            is_image = len(raw) == 3
+            expected = (raw[-1], *raw[:-1]) if is_image else raw
+            if net != expected:
+                why = f"a raw image is (H, W, C) and gives {list(expected)}" if is_image else "they should be equal"
+                raise ValueError(f"preprocess.raw.shape {list(raw)} does not lead to input.shape {list(net)}: {why}")
             for name in ("mean", "std"):
                 count = len(getattr(self.preprocess, name))
                 if count not in (1, net[0]):

@@ -195,7 +195,7 @@ def load(path: Path) -> RunRecord:
         raise ConfigError(f"cannot read the run record: {reason}", where=str(file), fix=fix) from error
     try:
         schema = json.loads(text).get("schema")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError("this is not a run record", where=str(file), fix=fix) from error
     if schema != SCHEMA:
         raise ConfigError(

@@ -7,22 +7,24 @@ fields name code; everything else in a recipe is data.
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from edgeopt.errors import ConfigError
 
+_PREFIX = "_edgeopt_user_"
+
 
 def resolve(reference: str, root: Path) -> Callable[..., Any]:
     """Import what ``module:callable`` names.
-
-    A module beside the recipe gets a private name in ``sys.modules``, so that two recipes may both have a ``model.py``.
 
     Args:
         reference: Such as ``model:digits_resnet`` or ``package.module:callable``.
@@ -55,13 +57,13 @@ def exists(reference: str, root: Path) -> str:
     file = _local_file(module_name, root)
     if file is None:
         top = module_name.partition(".")[0]
-        if importlib.util.find_spec(top) is None:
+        if _installed(top) is None:
             return f"there is no {module_name.replace('.', '/')}.py beside the recipe and no installed package {top!r}"
         return ""
     try:
         tree = ast.parse(file.read_bytes(), filename=str(file))
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", 0)
+    except (SyntaxError, ValueError, OSError) as error:
+        line = getattr(error, "lineno", None) or 1
         return f"{file}:{line}: {getattr(error, 'msg', error)}"
     names = _defined(tree)
     first = attribute.partition(".")[0]
@@ -75,29 +77,41 @@ def exists(reference: str, root: Path) -> str:
 def source_digest(reference: str, root: Path) -> str:
     """sha256 over the source of the module that ``reference`` names and of every module that it imports from beside it.
 
-    The imports are followed in the syntax tree, also those inside functions, so that no code runs. A module of an
-    installed package is followed inside that package.
+    The imports are followed in the syntax tree, also those inside functions, so that no code runs. For a module of an
+    installed package it is the source of the whole package.
 
     Raises:
         ConfigError: The module cannot be found or parsed.
     """
     module_name = reference.partition(":")[0]
     file = _local_file(module_name, root)
-    base = root
-    if file is None:
-        top = module_name.partition(".")[0]
-        spec = importlib.util.find_spec(top)
-        if spec is None or spec.origin is None:
+    if file is not None:
+        base, files = root, _closure(file, root)
+    else:
+        spec = _installed(module_name.partition(".")[0])
+        if spec is None:
             raise ConfigError(f"module {module_name!r} not found", where=reference)
-        base = Path(spec.origin).parent.parent if spec.submodule_search_locations else Path(spec.origin).parent
-        file = _local_file(module_name, base)
-        if file is None:
+        if spec.submodule_search_locations:
+            base = Path(next(iter(spec.submodule_search_locations)))
+            files = set(base.rglob("*.py"))
+        else:
+            base = Path(spec.origin or "").parent
+            files = {path for path in (Path(spec.origin or ""),) if path.suffix == ".py"}
+        if not files:
             raise ConfigError(f"module {module_name!r} has no Python source", where=reference)
     digest = hashlib.sha256()
-    for path in sorted(_closure(file, base)):
+    for path in sorted(files):
         digest.update(f"{path.relative_to(base).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _installed(top: str) -> ModuleSpec | None:
+    """Where an installed package is; ``None`` if there is none of that name."""
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # such as __main__, which has no spec
+        return None
 
 
 def _local_file(module_name: str, root: Path) -> Path | None:
@@ -109,13 +123,14 @@ def _local_file(module_name: str, root: Path) -> Path | None:
 
 
 def _import(module_name: str, root: Path, reference: str) -> ModuleType:
-    file = _local_file(module_name, root)
     try:
-        if file is None:
+        if _local_file(module_name, root) is None:
             return importlib.import_module(module_name)
-        return _import_file(module_name, file, root)
+        return _import_beside(module_name, root)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
+        if missing.startswith(_PREFIX):
+            missing = missing.partition(".")[2]
         if missing.partition(".")[0] == module_name.partition(".")[0]:
             what = f"module {module_name!r} not found beside the recipe or among the installed packages"
             raise ConfigError(
@@ -124,37 +139,70 @@ def _import(module_name: str, root: Path, reference: str) -> ModuleType:
         raise ConfigError(
             f"{module_name!r} imports {missing!r}, which is not installed", where=_place(error, root) or reference
         ) from error
-    except Exception as error:
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
         what = f"importing {module_name!r} raised {type(error).__name__}: {error}"
         raise ConfigError(what, where=_place(error, root) or reference) from error
 
 
-def _import_file(module_name: str, file: Path, root: Path) -> ModuleType:
-    """Run the file as a module of its own, with its folder importable while it runs."""
-    content = hashlib.sha256(f"{file.resolve()}\0{source_digest(module_name, root)}".encode()).hexdigest()[:16]
-    private = f"edgeopt_user_{content}_{module_name.replace('.', '_')}"
-    if private in sys.modules:
-        return sys.modules[private]
-    spec = importlib.util.spec_from_file_location(private, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {file}")
-    module = importlib.util.module_from_spec(spec)
-    beside = {path.relative_to(root).with_suffix("").parts[0] for path in _closure(file, root)}
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in beside}
-    sys.modules[private] = module
-    sys.path.insert(0, str(root))
+def _import_beside(module_name: str, root: Path) -> ModuleType:
+    """Import a module beside the recipe, in a private package made of the recipe's folder.
+
+    The package is named by the folder and by the source, so that two recipes may both have a ``model.py``, and edited
+    source is imported anew. Its modules stay in ``sys.modules``; nothing else there changes, nor does ``sys.path``.
+    """
+    content = f"{root.resolve()}\0{source_digest(module_name, root)}"
+    name = _PREFIX + hashlib.sha256(content.encode()).hexdigest()[:16]
+    if name not in sys.modules:
+        package = ModuleType(name)
+        package.__path__ = [str(root.resolve())]
+        package.__spec__ = ModuleSpec(name, None, is_package=True)
+        package.__package__ = name
+        sys.modules[name] = package
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
     importlib.invalidate_caches()
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[private]
-        raise
-    finally:
-        sys.path.remove(str(root))
-        for name in [name for name in sys.modules if name.partition(".")[0] in beside]:
-            del sys.modules[name]
-        sys.modules.update(hidden)
-    return module
+    return importlib.import_module(f"{name}.{module_name}")
+
+
+class _Loader(SourceFileLoader):
+    """Loads a module of a private package, in which ``import blocks`` means the ``blocks.py`` beside the recipe."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Never from ``__pycache__``, which goes by time and size and so may be older than the digest."""
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        package = sys.modules[module.__name__.partition(".")[0]]
+        root = Path(package.__path__[0])
+
+        def import_(
+            name: str,
+            globals: Mapping[str, object] | None = None,
+            locals: Mapping[str, object] | None = None,
+            fromlist: Sequence[str] | None = (),
+            level: int = 0,
+        ) -> ModuleType:
+            wanted = (name.partition(".")[0], name, *(f"{name}.{part}" for part in fromlist or ()))
+            if level == 0 and any(_local_file(one, root) for one in wanted):
+                return builtins.__import__(name, vars(package), locals, fromlist or (), 1)
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": import_}
+        super().exec_module(module)
+
+
+class _Finder:
+    """Finds the modules of the private packages."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name.startswith(_PREFIX) else None
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
 
 
 def _closure(file: Path, base: Path) -> set[Path]:
@@ -208,10 +256,11 @@ def _place(error: BaseException, root: Path) -> str:
         return f"{error.filename}:{error.lineno}"
     place = ""
     trace = error.__traceback__
+    folder = root.resolve()
     while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if root.resolve() in file.resolve().parents:
-            place = f"{file}:{trace.tb_lineno}"
+        file = Path(trace.tb_frame.f_code.co_filename).resolve()
+        if folder in file.parents:
+            place = f"{root / file.relative_to(folder)}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from edgeopt.errors import ConfigError
-from edgeopt.recipe import Frozen, Gates, Name, Size
+from edgeopt.recipe import Frozen, Gates, Name, Size, unlike
+
+#: A target's artefact lies in the run's folder under the target's name, beside these.
+_RESERVED = frozenset({"samples", "run.json", "events.jsonl", "report.md", "report.html", "junit.xml"})
 
 #: Features of a device that change how a model is quantized for it.
 Feature = Literal["vnni"]
@@ -66,6 +69,12 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _not_reserved(name: str) -> str:
+    if name in _RESERVED:
+        raise ValueError(f"{name!r} is a file or folder of every run; choose another name")
+    return name
+
+
 class Target(Frozen):
     """A hardware profile.
 
@@ -78,10 +87,13 @@ class Target(Frozen):
     """
 
     target: Literal[1]
-    name: Name
+    name: Annotated[Name, AfterValidator(_not_reserved)]
     description: str = ""
     runtime: Annotated[
-        tuple[Name, ...], BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...]), Field(min_length=1)
+        tuple[Name, ...],
+        BeforeValidator(_as_tuple, json_schema_input_type=str | tuple[str, ...]),
+        Field(min_length=1),
+        AfterValidator(unlike),
     ]
     device: Device = Device()
     precision: tuple[Literal["int8"], ...] = ("int8",)

@@ -186,9 +186,10 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
         if contender.rank == 0:
             continue
         rivals = [c for c in eligible if c.rank < contender.rank]
-        if slower := [(c, compare(contender.id, c.id)) for c in rivals if not _is_gain(compare(contender.id, c.id))]:
-            rival, ratio = slower[0]
-            undecided = undecided or any(_straddles(r) for _, r in slower)
+        ratios = [(rival, compare(contender.id, rival.id)) for rival in rivals]
+        if slower := [(rival, ratio) for rival, ratio in ratios if not _is_gain(ratio)]:
+            rival, ratio = next((pair for pair in slower if not _straddles(pair[1])), slower[0])
+            undecided = undecided or _straddles(ratio)
             rejected[contender.id] = f"no measured gain over {rival.id}: {_ratio_text(ratio)}"
             continue
         for other in eligible:

@@ -18,6 +18,8 @@ def _check(outputs: Array, labels: Array, least_classes: int) -> None:
         raise ValueError(f"needs at least {least_classes} outputs, there are {outputs.shape[1]}")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"needs class numbers as labels, got {labels.dtype}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < outputs.shape[1]:
+        raise ValueError(f"needs labels 0 to {outputs.shape[1] - 1}, got {labels.min()} to {labels.max()}")
 
 
 @dataclass(frozen=True)
