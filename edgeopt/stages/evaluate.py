@@ -17,6 +17,7 @@ from pydantic import Field
 from edgeopt import checkpoint, data, metrics, registry
 from edgeopt.artifact import Artifact
 from edgeopt.errors import ConfigError, StageError
+from edgeopt.measure import Measurement
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
 from edgeopt.target import Target
 
@@ -85,7 +86,7 @@ class Evaluate:
         return StageOutput("scores", {"split": params.split, "n": len(split), "metrics": measured}, summary)
 
 
-def _score(name: str, outputs: npt.NDArray[Any], split: data.Split, seed: int) -> metrics.Measurement:
+def _score(name: str, outputs: npt.NDArray[Any], split: data.Split, seed: int) -> Measurement:
     metric: metrics.Metric = registry.find("metrics", name)
     if split.labels is None:
         raise ConfigError(f"{name} needs labels", where=f"data.{split.name}")
