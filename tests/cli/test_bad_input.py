@@ -18,6 +18,7 @@ from edgeopt.cli import app
 from tests import tiny
 
 CLI = CliRunner()
+EARLIER = '{"schema": 1, "targets": {}}'
 MODEL_OUTPUT = "return self.head(torch.flatten(self.down(self.block(self.stem(x))), 1))"
 
 
@@ -39,10 +40,10 @@ def compile_(folder: Path, *options: object) -> tuple[int, str]:
     """Compile only as far as it goes; an earlier result lies in the output folder and must stay as it is."""
     out = folder / "out"
     out.mkdir(exist_ok=True)
-    (out / "run.json").write_text("earlier")
+    (out / "run.json").write_text(EARLIER)
     code, output = run("compile", folder, "--out", out, "--cache", folder / "cache", *options)
     assert [path.name for path in out.iterdir()] == ["run.json"]
-    assert (out / "run.json").read_text() == "earlier"
+    assert (out / "run.json").read_text() == EARLIER
     assert [path.name for path in folder.iterdir() if path.name.startswith(".out")] == []
     return code, output
 
@@ -56,12 +57,12 @@ def edit(folder: Path, file: str, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seed: 7", "seed: 7\nseed: 8", "recipe.yaml:23:1: duplicate key 'seed', already set in line 22"),
-        ("seed: 7", "sede: 7", "recipe.yaml:22:1: unknown key 'sede' (did you mean 'seed'?)"),
-        ("macs_ratio: 0.6", "macs_ratio: 50%", "recipe.yaml:24:44: "),
+        ("seed: 7", "seed: 7\nseed: 8", "recipe.yaml:20:1: duplicate key 'seed', already set in line 19"),
+        ("seed: 7", "sede: 7", "recipe.yaml:19:1: unknown key 'sede' (did you mean 'seed'?)"),
+        ("macs_ratio: 0.6", "macs_ratio: 50%", "recipe.yaml:21:43: "),
         ("macs_ratio: 0.6", "macs_ratio: 1.5", "less than 1"),
         ("macs_ratio: 0.6", "ratio: 0.6", "unknown key 'ratio' (did you mean 'macs_ratio'?)"),
-        ("criterion: l1", "criterion: l3", "unknown criterion 'l3' (did you mean"),
+        ("criterion: l1", "criterion: l3", "unknown criterion 'l3' (there are: l1, l2_group,"),
         ("  - prune: ", "  - prun: ", "unknown step 'prun' (did you mean 'prune'?)"),
         ("[top1]", "[top_1]", "unknown metric 'top_1' (did you mean 'top1'?)"),
         ("  - tiny-openvino", "  - tiny-openvin", "unknown target 'tiny-openvin' (did you mean 'tiny-openvino'?)"),
@@ -151,6 +152,13 @@ class _Bomb:
 
 
 def _bomb(folder: Path) -> None:
+    import torch
+
+    torch.save({"head.bias": _Bomb()}, folder / "weights.pt")
+    edit(folder, "recipe.yaml", "weights.safetensors", "weights.pt")
+
+
+def _bare_pickle(folder: Path) -> None:
     (folder / "weights.pt").write_bytes(pickle.dumps({"head.bias": _Bomb()}))
     edit(folder, "recipe.yaml", "weights.safetensors", "weights.pt")
 
@@ -162,11 +170,12 @@ def _bomb(folder: Path) -> None:
         (_empty, ["weights.safetensors"]),
         (_nan, ["head.weight", "NaN"]),
         (_missing_key, ["head.bias", "missing"]),
-        (_bomb, ["weights.pt", "safetensors"]),
+        (_bomb, ["weights.pt", "would run code", "safetensors"]),
+        (_bare_pickle, ["weights.pt"]),
         (lambda f: edit(f, "recipe.yaml", "{width: 16}", "{width: 24}"), ["stem.0.weight"]),
         (lambda f: edit(f, "model.py", "return Net(width, classes)", "raise RuntimeError('no')"), ["model.py:", "no"]),
         (lambda f: edit(f, "model.py", "return Net(width, classes)", "return 5"), ["int", "Module"]),
-        (lambda f: edit(f, "model.py", "import torch\n", "import torch\nimport nothing_like_it\n"), ["model.py:1"]),
+        (lambda f: edit(f, "model.py", "import torch\n", "import torch\nimport nothing_like_it\n"), ["model.py:2", "nothing_like_it"]),
         (lambda f: edit(f, "data.py", "_split(4, 400)", "_split(1, 256)"), ["overlap", "'train' and 'evaluate'"]),
         (lambda f: edit(f, "data.py", "_split(4, 400)", "_split(4, 0)"), ["data.evaluate", "empty"]),
         (lambda f: edit(f, "data.py", "astype(np.int64)", "astype(np.int64) + 4"), ["outside the network's 4 outputs"]),
