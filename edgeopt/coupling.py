@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: One channel of the network: layer or bare parameter, side, number.
 Channel = tuple[str, Side, int]
 
+_IS_OUTPUT = "makes the network's output"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -74,10 +76,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Protected:
-    """Layers whose outputs stay whole, and why."""
+    """Layers whose outputs stay whole.
+
+    Attributes:
+        layers: Their names.
+        reason: Why.
+        expected: Whether the user wants or expects it so.
+    """
 
     layers: tuple[str, ...]
     reason: str
+    expected: bool = False
 
 
 def plan_of(model: nn.Module, removed: Iterable[Channel]) -> Plan:
@@ -167,7 +176,7 @@ def propose(model: nn.Module, example: Tensor, root: Path) -> tuple[list[Group],
             try:
                 parts = _split(copied, name, _coupled(graph, layer, free, tied))
             except Uncuttable as error:
-                protected.append(Protected((name,), str(error)))
+                protected.append(Protected((name,), str(error), expected=str(error) == _IS_OUTPUT))
                 continue
             for group in parts:
                 everything = group.channels(group.units)
@@ -214,7 +223,7 @@ def _coupled(graph: Any, layer: nn.Module, indices: list[int], tied: frozenset[s
         is_output = node.type == OPTYPE.OUTPUT or not node.outputs
         side: Side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
         if is_output and (side == "out" or not is_matrix_layer(module)):
-            raise Uncuttable("makes the network's output")
+            raise Uncuttable(_IS_OUTPUT)
         if node.type == OPTYPE.PARAMETER:
             name = graph._param_to_name[module]
             size = int(module.shape[parameter_dim(module.shape)])

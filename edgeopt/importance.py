@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.coupling import Group
-from edgeopt.data import Split
+from edgeopt.data import Split, check_classes
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.pruning import Criterion, GroupWeights, LayerSlice, Role
 from edgeopt.recipe import Preprocess
@@ -98,8 +98,9 @@ def gradients(
     chosen = torch.split(order[: GRADIENT_BATCH * batches], GRADIENT_BATCH)
     with deterministic(seed), torch.enable_grad():
         for number, indices in enumerate(chosen, 1):
-            samples = to_samples(train, indices.numpy(), preprocess)
-            loss = task_loss(copied(samples), labels[indices], train.name)
+            outputs = copied(to_samples(train, indices.numpy(), preprocess))
+            check_classes(train, outputs.shape[1])
+            loss = task_loss(outputs, labels[indices], train.name)
             torch.autograd.backward(loss / len(chosen))
             progress(number, len(chosen), "batches", "gradients", None)
     named = copied.named_parameters(remove_duplicate=False)

@@ -101,8 +101,8 @@ def fine_tune(
 ) -> History:
     """Train ``model`` in place, and leave it with the weights of its best epoch, in eval mode on the CPU.
 
-    The best epoch has the best score on ``select``; among equals, the lowest loss there; then the earliest. The model as
-    it came is one of them. Parameters that are frozen stay frozen.
+    The best epoch has the best score on ``select``; among equals, the lowest loss there; then the earliest. The model
+    as it came is one of them. Parameters that are frozen stay frozen.
 
     Args:
         model: Any network from one tensor to one tensor.

@@ -1,9 +1,9 @@
 """Trying groups of channels out before any is cut.
 
 Torch-Pruning has no way to tell a wrong group from a right one: a hard-coded ``view``, a padded shortcut or a channel
-shuffle gives groups that crash, or silently connect the wrong channels. So a plan is tried on a copy with random weights:
-the network cut by it must compute the same as the whole network whose removed channels are not read. A group that fails
-is protected, with the reason.
+shuffle gives groups that crash, or silently connect the wrong channels. So a plan is tried on a copy with random
+weights: the network cut by it must compute the same as the whole network whose removed channels are not read. A group
+that fails is protected, with the reason.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def find_groups(
     """
     kept_names = matching(model, keep)
     groups, protected = propose(model, example, root)
-    protected += [Protected(group.layers, "named in keep") for group in groups if group.makers & kept_names]
+    protected += [
+        Protected(group.layers, "named in keep", expected=True) for group in groups if group.makers & kept_names
+    ]
     free = [group for group in groups if not group.makers & kept_names]
     usable, failed = Trial(model, example, root).sieve(free, [about_half(group) for group in free])
     return usable, protected + failed

@@ -1,8 +1,8 @@
 """How many channels each group keeps, so that the network meets a target number of MACs.
 
-Every layer keeps some share of its importance. The search makes the harmonic mean of the shares as large as it can, under
-the target: no scale of a layer's weights can bias it, and gutting one layer costs more than trimming several. It takes
-the cheapest loss per MAC first, in steps of the channel multiple, and lands near the target by swaps.
+Every layer keeps some share of its importance. The search makes the harmonic mean of the shares as large as it can,
+under the target: no scale of a layer's weights can bias it, and gutting one layer costs more than trimming several. It
+takes the cheapest loss per MAC first, in steps of the channel multiple, and lands near the target by swaps.
 """
 
 from __future__ import annotations

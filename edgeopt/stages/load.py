@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,9 +136,11 @@ def read_weights(path: Path, digest: str = "") -> Mapping[str, Any]:
             f"unknown kind of weights file {path.suffix!r}", where=where, fix="use .safetensors, .pt, .pth or .ckpt"
         )
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols that it then refuses
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if _needs_code(str(error)):
+        if _needs_code(str(error), content):
             wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise ConfigError(
                 f"reading this file would run code{f' ({wanted[1]})' if wanted else ''}; it was not read",
@@ -154,8 +157,12 @@ def read_weights(path: Path, digest: str = "") -> Mapping[str, Any]:
     return loaded
 
 
-def _needs_code(message: str) -> bool:
-    return any(sign in message for sign in ("Unsupported global", "GLOBAL", "Unsupported class", "TorchScript"))
+def _needs_code(message: str, content: bytes) -> bool:
+    """Whether PyTorch refused a file because of what it asks for, not because it is damaged."""
+    is_bare_pickle = content[:1] == b"\x80"
+    return any(sign in message for sign in ("GLOBAL", "Unsupported class", "TorchScript")) or (
+        is_bare_pickle and "Unsupported operand" in message
+    )
 
 
 def _resave(path: Path) -> str:

@@ -101,7 +101,7 @@ class Prune:
         scores = importance.scores(criterion, model, groups, ctx.seed, gradients)
         trial = Trial(model, example, ctx.root)
         while True:
-            kept = _search(_count(model, layer_macs, groups), groups, scores, target, multiple)
+            kept = _search(mac_count(model, layer_macs, groups), groups, scores, target, multiple)
             removed = [_least(group, score, units) for group, score, units in zip(groups, scores, kept, strict=True)]
             usable, failed = trial.sieve(groups, removed)
             if not failed:
@@ -113,7 +113,7 @@ class Prune:
         widths = _widths(model, plan, groups)
         cut(model, plan)
         after = checkpoint.macs(model, shape)
-        ratio = after / before
+        ratio = after / before if before else 1.0
         if ratio > params.macs_ratio * (1 + TOLERANCE):
             raise _unreachable(params, multiple, ratio, protected)
 
@@ -127,7 +127,8 @@ class Prune:
         return StageOutput("torch", {**meta, "macs_ratio": ratio}, summary, notes)
 
 
-def _count(model: nn.Module, layer_macs: Mapping[str, int], groups: Sequence[Group]) -> MacCount:
+def mac_count(model: nn.Module, layer_macs: Mapping[str, int], groups: Sequence[Group]) -> MacCount:
+    """MACs of ``model`` as a function of what its groups keep."""
     layers = {name: model.get_submodule(name) for name in layer_macs}
     sizes = {name: (layer_macs[name], channels(layer, "out"), channels(layer, "in")) for name, layer in layers.items()}
     return MacCount.of(sizes, frozenset(name for name, layer in layers.items() if is_depthwise(layer)), groups)
@@ -190,17 +191,15 @@ def _notes(
     odd = [group.name for group, units in zip(groups, kept, strict=True) if units * group.width % multiple]
     if odd:
         notes.append(f"widths that are not multiples of {multiple}: {_names(odd)}")
-    notes += _protections(protected)
+    notes += _protections([entry for entry in protected if not entry.expected])
     return tuple(notes)
 
 
 def _protections(protected: Sequence[Protected]) -> list[str]:
-    """One line per reason, without what the user asked for or expects."""
-    expected = ("makes the network's output", "named in keep")
+    """One line per reason."""
     reasons: dict[str, list[str]] = {}
     for entry in protected:
-        if entry.reason not in expected:
-            reasons.setdefault(entry.reason, []).extend(entry.layers)
+        reasons.setdefault(entry.reason, []).extend(entry.layers)
     return [f"kept whole: {_names(layers)}: {reason}" for reason, layers in reasons.items()]
 
 
@@ -210,19 +209,17 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _unreachable(params: PruneParams, multiple: int, ratio: float, protected: Sequence[Protected]) -> StageError:
-    lines = _protections(protected)
-    kept = [name for entry in protected if entry.reason == "named in keep" for name in entry.layers]
-    if kept:
-        lines.append(f"kept whole: {_names(kept)}: named in keep")
-    listed = "".join(f"\n    {line}" for line in lines)
-    mend = (
-        "" if not lines else ", or mend what keeps those layers whole (write view(n, -1) or flatten(1) for fixed sizes)"
+    listed = "".join(f"\n    {line}" for line in _protections(protected))
+    can = (
+        f"ask for macs_ratio {math.ceil(ratio * 100) / 100:.2f} or more" if ratio < 0.99 else "leave out the prune step"
     )
+    if not all(entry.expected for entry in protected):
+        can += ", or mend what keeps those layers whole (for fixed sizes, write view(x.shape[0], -1) or flatten(1))"
     return StageError(
-        f"macs_ratio {params.macs_ratio:g} cannot be reached; with widths in multiples of {multiple} "
-        f"and at least an eighth of each, {ratio:.3f} can{listed}",
+        f"macs_ratio {params.macs_ratio:g} cannot be reached: with widths in multiples of {multiple}, and at least "
+        f"an eighth of each, the smallest is {ratio:.3f}{listed}",
         where="prune",
-        fix=f"ask for macs_ratio {math.ceil(ratio * 100) / 100:.2f} or more{mend}",
+        fix=can,
     )
 
 
