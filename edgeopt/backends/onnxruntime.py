@@ -61,7 +61,7 @@ class Onnxruntime:
         """Sources are nodes of the model before optimisation; Q/DQ nodes only where a layer has no other."""
         entries = []
         for layer in layers:
-            origin = [node for name in layer.source for node in compiled.origin.get(name, (name,))]
+            origin = [node for name in layer.source for node in compiled.origin.get(name, ())]
             computing = [node for node in origin if not node.endswith(_QUANTIZATION)]
             entries.append(entry(layer, layer.name, computing or origin))
         return entries

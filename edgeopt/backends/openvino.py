@@ -22,7 +22,7 @@ from edgeopt.target import Target
 #: A name that OpenVINO made up, ``Constant_3045``; it may have become part of a longer one.
 _MADE_UP = re.compile(r"(?<![\w.#])[A-Z][A-Za-z]*_\d+(?![\w.#])")
 #: What OpenVINO and NNCF append to the name of the node that an operation stands for.
-_APPENDED = re.compile(r"/(WithoutBiases|fq_|nncf_|fused_|DequantizationMultiply|sink_port).*$")
+_APPENDED = re.compile(r"(/(WithoutBiases|fq_|nncf_|fused_|DequantizationMultiply|sink_port).*|_original)$")
 _CANONICAL = re.compile(r"^[A-Z][A-Za-z]*\.\d+")
 
 
@@ -35,8 +35,8 @@ class Openvino:
     tools: tuple[str, ...] = ("openvino",)
 
     def scheme(self, target: Target) -> Scheme:
-        """NNCF on the OpenVINO model. Its defaults hold for every CPU."""
-        return Scheme("nncf")
+        """NNCF on the OpenVINO model; weights of 7 bits unless the device cannot saturate."""
+        return Scheme("nncf", {"reduce_range": "none" if "vnni" in target.device.features else "all"})
 
     def compile(self, artifact: Artifact, batch: int, out: Path) -> Compiled:
         """Write ``model.xml`` and ``model.bin``, with weights as they are.
@@ -60,15 +60,16 @@ class Openvino:
             raise StageError(f"openvino refuses the model: {_first_line(error)}", where="compile") from error
         save(model, out / "model.xml", known)
         # OpenVINO names the last operation after the output, not after its node.
-        return Compiled("model.xml", {output["name"]: (output["node"],) for output in artifact.meta["outputs"]})
+        origin = {output["name"]: (output["node"],) for output in artifact.meta["outputs"]}
+        return Compiled("model.xml", {artifact.meta["input"]["name"]: (), **origin})
 
     def layer_map(self, layers: Sequence[Layer], compiled: Compiled) -> list[dict[str, Any]]:
         """Sources are nodes of the ONNX model; what OpenVINO adds on compiling has made-up names, numbered anew."""
         rename = _Renumbered()
         entries = []
         for layer in layers:
-            named = [_APPENDED.sub("", name) for name in layer.source if not _made_up(name)]
-            source = [node for name in named for node in compiled.origin.get(name, (name,))]
+            named = [_APPENDED.sub("", name) for name in layer.source]
+            source = [node for name in named if not _made_up(name) for node in compiled.origin.get(name, (name,))]
             entries.append(entry(layer, rename(layer.name), source))
         return entries
 

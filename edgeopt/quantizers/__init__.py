@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,7 @@ class Layer:
         scales: Number of scales of the weights; 0 if the weights stayed float.
         largest: Largest absolute integer weight.
         activation: Type of the quantized input, ``uint8`` or ``int8``; empty if the input stayed float.
-        depthwise: Each output sums over one input channel only.
+        op: What it computes.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Layer:
     scales: int
     largest: int
     activation: str
-    depthwise: bool = False
+    op: Literal["convolution", "depthwise convolution", "product"]
 
     @property
     def quantized(self) -> bool:

@@ -178,7 +178,8 @@ def describe(float_model: Any, quantized: Any, keep_float: Collection[str] = ())
         activation = ""
         if _dequantizes(data) and data.input[2] in constants:
             activation = onnx.helper.tensor_dtype_to_np_dtype(constants[data.input[2]].data_type).name
-        yield Layer(original.name, int(channels), scales, largest, activation)
+        op: Literal["convolution", "product"] = "convolution" if "Conv" in original.op_type else "product"
+        yield Layer(original.name, int(channels), scales, largest, activation, op)
 
 
 def _channel_axis(node: Any, rank: int) -> int:

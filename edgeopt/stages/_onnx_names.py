@@ -63,7 +63,7 @@ def _module(node: Any, scope: list[str], parameters: set[str]) -> str:
         parameter = name.removeprefix(f"{NETWORK}.")
         if name.startswith(f"{NETWORK}.") and parameter in parameters and "." in parameter:
             return str(parameter.rpartition(".")[0])
-    inner: str = scope[-2] if len(scope) > 1 else ""
+    inner: str = scope[-2] if len(scope) > 1 and not scope[-2].startswith("_empty_nn_module_stack") else ""
     return inner.removeprefix(NETWORK).removeprefix(".") or "model"
 
 

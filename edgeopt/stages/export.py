@@ -7,10 +7,13 @@ exporter's own metadata is removed: it holds paths of the machine that exported.
 
 from __future__ import annotations
 
+import io
+import json
 import logging
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +84,14 @@ class Export:
                 written; or the file does not compute what the network computes.
         """
         artifact = inputs["model"]
-        input_spec = InputSpec.model_validate_json(_json(artifact.meta["input"]))
         folded = artifact.meta.get("preprocess")
-        preprocess = None if folded is None else Preprocess.model_validate_json(_json(folded))
+        input_spec = InputSpec.model_validate_json(json.dumps(artifact.meta["input"]))
+        preprocess = None if folded is None else Preprocess.model_validate_json(json.dumps(folded))
         raw = data.raw_spec(input_spec, preprocess)
         network = checkpoint.load(artifact, ctx.root)
         _check_size(network)
-        samples = _random_samples(raw, max(2, *_PARITY_BATCHES), ctx.seed)
+        samples = _random_samples(raw, max(_PARITY_BATCHES), ctx.seed)
+        expected = {batch: _run(network, preprocess, samples[:batch], ctx.root) for batch in _PARITY_BATCHES}
 
         ctx.progress(0, 3, "steps", "tracing", None)
         program = _trace(_deployable(network, preprocess), samples[:2], ctx.root)
@@ -98,7 +102,7 @@ class Export:
         file = ctx.out / "model.onnx"
         _write(model, file)
         ctx.progress(2, 3, "steps", "comparing", None)
-        difference, scale = _parity(network, preprocess, file, input_spec.name, samples)
+        difference, scale = _parity(expected, file, input_spec.name, samples)
         if not difference <= params.tolerance * scale:
             raise StageError(
                 f"the ONNX file differs from the network by {difference:.2g} where outputs reach {scale:.2g} "
@@ -116,12 +120,6 @@ class Export:
             "max_abs_difference": float(f"{difference:.0e}"),
         }
         return StageOutput("onnx", meta, f"opset {params.opset}, differs from torch by {difference:.1e} at most")
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 def _check_size(network: torch.nn.Module) -> None:
@@ -162,6 +160,7 @@ def _deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torc
             self.offset = _constant(offset, along_channels) if offset.any() else None
             self.image = len(spec.raw.shape) == 3
             self.grey = spec.raw.shape[-1] == 1
+            self.int16 = spec.raw.dtype == "int16"
 
         def forward(self, raw: torch.Tensor) -> torch.Tensor:
             if self.image and self.grey:
@@ -169,7 +168,11 @@ def _deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torc
                 # arithmetic, where a last dimension of one makes it four times slower.
                 raw = raw.squeeze(-1).unsqueeze(1)
             elif self.image:
-                raw = raw.permute(0, 3, 1, 2)
+                # Contiguous, because a network may call view(), and because torch decomposes global average pooling of
+                # a channels-last tensor into ten nodes.
+                raw = raw.permute(0, 3, 1, 2).contiguous()
+            if self.int16:
+                raw = raw.to(torch.int32)  # OpenVINO would fuse a conversion from int16 into a kernel that has none
             values = raw.to(torch.float32)
             if self.factor is not None:
                 values = values * self.factor
@@ -214,10 +217,14 @@ def _untraceable(error: Exception, root: Path) -> StageError:
     if "data-dependent" in text:
         what = "the network's control flow depends on the values of its input, so that it has no fixed graph"
         return StageError(what, where=place, fix="use torch.where, or torch.cond, instead of if, while or .item()")
-    if "batch" in text and ("constant" in text or "specializ" in text.lower() or "Constraints violated" in text):
-        what = "the network works only for one batch size"
-        return StageError(what, where=place, fix="take the batch size from the input: x.flatten(1), x.shape[0]")
+    if "Constraints violated (batch)" in text:
+        return _one_batch(place)
     return StageError(f"the network cannot be exported: {first}", where=place)
+
+
+def _one_batch(where: str) -> StageError:
+    what = "the network works only for one batch size"
+    return StageError(what, where=where, fix="take the batch size from the input: x.flatten(1), x.shape[0]")
 
 
 def _translate(program: torch.export.ExportedProgram, input_name: str, opset: int) -> Any:
@@ -239,9 +246,12 @@ def _translate(program: torch.export.ExportedProgram, input_name: str, opset: in
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        operation = re.search(r"target=torch\.ops\.([\w.]+)", str(error.__cause__ or error))
+        named = f" ({operation.group(1)})" if operation else ""
         raise StageError(
-            f"the network has an operation without an ONNX counterpart: {reason}", where="export"
+            f"the network uses an operation that ONNX cannot express{named}",
+            where="export",
+            fix="compute it outside the network, or with other operations",
         ) from error
     if written is None:
         raise StageError("the exporter wrote nothing", where="export")
@@ -300,33 +310,39 @@ def _outputs(model: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _parity(
-    network: torch.nn.Module, preprocess: Preprocess | None, file: Path, input_name: str, samples: Array
-) -> tuple[float, float]:
+def _run(network: torch.nn.Module, preprocess: Preprocess | None, samples: Array, root: Path) -> list[Array]:
+    """What the network itself gives, with the preprocessing of :func:`edgeopt.data.to_input`."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            output = network(torch.from_numpy(data.to_input(samples, preprocess)))
+    except Exception as error:  # the network is the user's code and may raise anything
+        what = f"for a batch of {len(samples)} the network raised {type(error).__name__}: {error}"
+        raise StageError(what, where=reference.user_frame(error, root) or "export") from error
+    arrays = _flat(output)
+    if any(array.shape[:1] != (len(samples),) for array in arrays):
+        raise _one_batch("export")
+    return arrays
+
+
+def _parity(expected: Mapping[int, list[Array]], file: Path, input_name: str, samples: Array) -> tuple[float, float]:
     """Largest absolute difference between network and file, and the largest absolute output of the network.
 
-    The network gets its input from :func:`edgeopt.data.to_input`, so that the folded preprocessing is checked as well;
-    the file runs in ONNX Runtime without graph optimisations.
+    The file runs in ONNX Runtime without graph optimisations.
     """
     import onnxruntime
-    import torch
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     difference = scale = 0.0
-    for batch in _PARITY_BATCHES:
-        with torch.no_grad():
-            wanted = _flat(network(torch.from_numpy(data.to_input(samples[:batch], preprocess))))
+    for batch, wanted in expected.items():
         given = session.run(None, {input_name: samples[:batch]})
         for want, got in zip(wanted, given, strict=True):
             if want.shape != got.shape:
-                raise StageError(
-                    f"for a batch of {batch} the network gives {list(want.shape)}, the ONNX file {list(got.shape)}",
-                    where="export",
-                    fix="take the batch size from the input: x.flatten(1), x.shape[0]",
-                )
+                raise _one_batch("export")
             difference = max(difference, float(np.abs(want.astype(np.float64) - got).max(initial=0)))
             scale = max(scale, float(np.abs(want).max(initial=0)))
     return difference, scale
@@ -338,19 +354,19 @@ def _flat(output: Any) -> list[Array]:
         return [output.detach().numpy()]
     if isinstance(output, Mapping):
         return [array for part in output.values() for array in _flat(part)]
-    if isinstance(output, Sequence):
+    if isinstance(output, list | tuple):
         return [array for part in output for array in _flat(part)]
     raise StageError(f"the network returns a {type(output).__name__}, not tensors", where="export")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of torch's own deprecations and of a missing torchvision: nobody can act on that."""
+    """Keep torch off stderr: it warns of its own deprecations, and prints the graph where it cannot trace on."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
