@@ -42,8 +42,8 @@ def test_every_point_of_the_ledger_is_there(cold: record.RunRecord) -> None:
     for stage in ("trained", "pruned", "distilled", "exported"):
         assert (stage, None) in stages
     for target in ("tiny-openvino", "tiny-onnxruntime"):
-        assert (("quantized", target) in stages)
-        assert (("compiled", target) in stages)
+        assert ("quantized", target) in stages
+        assert ("compiled", target) in stages
     assert all(0.9 < entry.value <= 1 and entry.interval for entry in cold.ledger if entry.stage != "pruned")
 
 
