@@ -17,9 +17,9 @@ _TEMPLATE = """\
 recipe: 1                                    # version of this format
 name: {name}
 model:
-  factory: model:build                       # a module beside this file, or "package.module:callable"
+  factory: {factory:<30}   # a module beside this file, or "package.module:callable"
   args: {{}}                                   # keyword arguments of the factory
-  weights: weights.safetensors               # or .pt/.pth/.ckpt, read with weights_only=True
+  weights: {weights:<30}   # .safetensors, or .pt/.pth/.ckpt, read with weights_only=True
 input: {{name: image, shape: [3, 224, 224]}}   # what the network takes, without the batch: (C, H, W)
 preprocess:                                  # folded into every artefact, so that the device feeds raw data
   raw: {{shape: [224, 224, 3], dtype: uint8}}  # (H, W, C)
@@ -46,23 +46,67 @@ targets:                                     # `edgeopt targets list` shows what
 """
 
 
-@app.command("init", epilog="Example: edgeopt recipe init recipes/face")
+_DATA = """\
+\"\"\"The data of this recipe. Each function returns (samples, labels) of one split; no sample may be in two.
+
+samples: (N, *raw shape), exactly as the device feeds them; labels: (N,) class numbers.
+\"\"\"
+
+from pathlib import Path
+
+import numpy as np
+
+
+def _read(split):
+    with np.load(Path(__file__).parent / "data" / f"{split}.npz") as archive:
+        return archive["samples"], archive["labels"]
+
+
+def train():
+    return _read("train")
+
+
+def calibrate():
+    return _read("calibrate")
+
+
+def select():
+    return _read("select")
+
+
+def evaluate():
+    return _read("evaluate")
+"""
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt")
+
+
+@app.command("init", epilog="Example: edgeopt recipe init recipes/face --factory net:face_embedder")
 @command
-def init(folder: Path = typer.Argument(..., help="Folder for the new recipe.", show_default=False)) -> None:
-    """Write a commented recipe to start from."""
+def init(
+    folder: Path = typer.Argument(..., help="Folder for the new recipe.", show_default=False),
+    factory: str = typer.Option("model:build", "--factory", help="module:callable that returns the torch Module."),
+) -> None:
+    """Write a commented recipe to start from, and a data.py that reads data/SPLIT.npz. Nothing is overwritten."""
     import re
 
-    path = folder / "recipe.yaml"
+    path, data = folder / "recipe.yaml", folder / "data.py"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "model"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        weights = sorted(file.name for file in folder.iterdir() if file.suffix in _WEIGHTS)
+        text = _TEMPLATE.format(
+            name=name, folder=folder, factory=factory, weights=weights[0] if weights else "weights.safetensors"
+        )
         with path.open("x", encoding="utf-8") as file:
-            file.write(_TEMPLATE.format(name=name, folder=folder))
+            file.write(text)
+        if not data.exists():
+            data.write_text(_DATA, encoding="utf-8")
     except FileExistsError as error:
         raise ConfigError("there is a recipe already", where=str(path), fix="choose another folder") from error
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
-    typer.echo(f"{path} written. Next: model.py, data.py and the weights beside it, then `edgeopt check {folder}`.")
+    needed = [f"{factory.partition(':')[0]}.py", *([] if weights else ["the weights"]), "the data"]
+    typer.echo(f"{path} written. Next: {', '.join(needed)}; then `edgeopt check {folder}`.")
 
 
 @app.command("schema", epilog="Example: edgeopt recipe schema > recipe.schema.json")

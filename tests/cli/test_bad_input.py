@@ -175,7 +175,10 @@ def _bare_pickle(folder: Path) -> None:
         (lambda f: edit(f, "recipe.yaml", "{width: 16}", "{width: 24}"), ["stem.0.weight"]),
         (lambda f: edit(f, "model.py", "return Net(width, classes)", "raise RuntimeError('no')"), ["model.py:", "no"]),
         (lambda f: edit(f, "model.py", "return Net(width, classes)", "return 5"), ["int", "Module"]),
-        (lambda f: edit(f, "model.py", "import torch\n", "import torch\nimport nothing_like_it\n"), ["model.py:2", "nothing_like_it"]),
+        (
+            lambda f: edit(f, "model.py", "import torch\n", "import torch\nimport nothing_like_it\n"),
+            ["model.py:2", "nothing_like_it"],
+        ),
         (lambda f: edit(f, "data.py", "_split(4, 400)", "_split(1, 256)"), ["overlap", "'train' and 'evaluate'"]),
         (lambda f: edit(f, "data.py", "_split(4, 400)", "_split(4, 0)"), ["data.evaluate", "empty"]),
         (lambda f: edit(f, "data.py", "astype(np.int64)", "astype(np.int64) + 4"), ["outside the network's 4 outputs"]),
