@@ -21,9 +21,10 @@ Loc = tuple[str | int, ...]
 #: Line and column, from 0, as the user is told them.
 Place = Callable[[int, int], str]
 
-_MAX_BYTES = 2**20
-_MAX_NODES = 100_000
+_MAX_BYTES = 2**18
+_MAX_NODES = 20_000
 _MAX_DEPTH = 40
+_TAG = "tag:yaml.org,2002:"
 _TOO_MUCH = "too large or too deep for a configuration file"
 
 
@@ -154,6 +155,8 @@ class Document:
         elif kind == "extra_forbidden":
             known = _fields(model, details["loc"][:-1])
             self.problem(loc, f"unknown key {str(loc[-1])!r}{hint(str(loc[-1]), known)}", key=True)
+        elif kind == "too_short":
+            self.problem(loc, f"{_dotted(loc)} should have at least {context['min_length']} item(s)")
         elif kind == "value_error":
             self.problem(loc, str(context["error"]))
         elif kind == "literal_error":
@@ -164,6 +167,7 @@ class Document:
             )
         else:
             text = details["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+            text = text.replace("a valid array", "a list").replace("an object", "a mapping")
             text = f"should be {text}" if details["msg"].startswith("Input should be") else text[0].lower() + text[1:]
             shown = "" if isinstance(got, dict | list) else f", got {got!r}"
             self.problem(loc, f"{_dotted(loc)} {text}{shown}")
@@ -247,6 +251,8 @@ def _build(node: yaml.Node, at: Loc, document: Document, budget: Iterator[int], 
     here = place(node.start_mark.line, node.start_mark.column)
     if next(budget, None) is None or len(at) > _MAX_DEPTH:
         raise ConfigError(_TOO_MUCH, where=here)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
+        raise ConfigError(f"the YAML tag {node.tag.removeprefix(_TAG)} is not allowed here", where=here)
     document._marks[at] = here
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
@@ -271,7 +277,7 @@ def _scalar(node: yaml.Node, where: str) -> str | int | float | bool | None:
     try:
         value = yaml.constructor.SafeConstructor().construct_object(node)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # what PyYAML raises for `!!int ""`
-        raise ConfigError(f"cannot read this value as {node.tag.rpartition(':')[2]}", where=where) from error
+        raise ConfigError(f"cannot read this value as {node.tag.removeprefix(_TAG)}", where=where) from error
     if isinstance(value, str):
         return _text(value, where)
     if isinstance(value, float) and value - value != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,10 +147,16 @@ def _arrays(loaded: Any) -> tuple[Array, Array]:
 def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | None]:
     path = root / str(spec.path)
     try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("it is no zip archive, or not all of one")
         with np.load(path, allow_pickle=False) as archive:
             if "samples" not in archive:
                 raise ConfigError(f"{path} has no array 'samples' (it has: {', '.join(archive.files)})", where=where)
-            return archive["samples"], archive.get("labels")
+            samples, labels = archive["samples"], archive.get("labels")
+        if not isinstance(samples, np.ndarray) or not isinstance(labels, np.ndarray | None):
+            raise ValueError("an entry is no array")
+        return samples, labels
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}", where=where) from error
     except ConfigError:

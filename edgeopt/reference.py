@@ -84,9 +84,8 @@ def source_digest(reference: str, root: Path) -> str:
         ConfigError: The module cannot be found or parsed.
     """
     module_name = reference.partition(":")[0]
-    file = _local_file(module_name, root)
-    if file is not None:
-        base, files = root, _closure(file, root)
+    if _local_file(module_name, root) is not None:
+        base, files = root, _closure(module_name, root)
     else:
         spec = _installed(module_name.partition(".")[0])
         if spec is None:
@@ -205,10 +204,10 @@ class _Finder:
         return spec
 
 
-def _closure(file: Path, base: Path) -> set[Path]:
-    """The file and all files below ``base`` that it imports, directly or not."""
+def _closure(module_name: str, base: Path) -> set[Path]:
+    """The files of the module, of the packages around it, and of all below ``base`` that they import."""
     seen: set[Path] = set()
-    todo = [file]
+    todo = _files_of(module_name, base)
     while todo:
         path = todo.pop()
         if path in seen:
@@ -221,9 +220,13 @@ def _closure(file: Path, base: Path) -> set[Path]:
             raise ConfigError(f"not valid Python: {getattr(error, 'msg', error)}", where=f"{path}:{line}") from error
         package = path.parent.relative_to(base).parts
         for name in _imports(tree, package):
-            parts = name.split(".")
-            todo += [found for n in range(len(parts)) if (found := _local_file(".".join(parts[: n + 1]), base))]
+            todo += _files_of(name, base)
     return seen
+
+
+def _files_of(module_name: str, base: Path) -> list[Path]:
+    parts = module_name.split(".")
+    return [found for n in range(len(parts)) if (found := _local_file(".".join(parts[: n + 1]), base))]
 
 
 def _imports(tree: ast.AST, package: tuple[str, ...]) -> set[str]:
