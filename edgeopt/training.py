@@ -102,7 +102,7 @@ def fine_tune(
     """Train ``model`` in place, and leave it with the weights of its best epoch, in eval mode on the CPU.
 
     The best epoch has the best score on ``select``; among equals, the lowest loss there; then the earliest. The model
-    as it came is one of them. Parameters that are frozen stay frozen.
+    as it came is one of them. Parameters that are frozen stay as they are, and so do statistics of frozen norms.
 
     Args:
         model: Any network from one tensor to one tensor.
@@ -121,7 +121,7 @@ def fine_tune(
 
     Raises:
         ConfigError: Too few samples.
-        StageError: Nothing is trainable, or the loss is not a number.
+        StageError: Nothing is trainable, the loss is not a number, or a step fails.
         MissingBackend: ``device`` is not there.
     """
     import torch
@@ -138,7 +138,7 @@ def fine_tune(
     if not trainable:
         raise StageError("no parameter of the model is trainable", fix="do not freeze all parameters in the factory")
     steps = len(train) // batch
-    with deterministic(seed, threads=threads, device=device):
+    with deterministic(seed, threads=threads, device=device), torch.enable_grad():
         model.to(device)
         optimizer = _optimizer(schedule, trainable)
         generator = torch.Generator().manual_seed(seed)
@@ -146,32 +146,40 @@ def fine_tune(
         def judged(number: int, loss: float) -> Epoch:
             return Epoch(number, loss, *judge(predict(model, select, preprocess, threads=threads), labels))
 
+        def learn(step: int, rows: Tensor) -> float:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr * _shape(step, schedule.epochs * steps)
+            loss = objective(model, to_samples(train, rows.numpy(), preprocess, device), rows.to(device))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise StageError(
+                    f"the loss became {value} in step {step + 1}", where="training", fix="use a smaller lr"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(trainable, schedule.clip_norm)
+            optimizer.step()
+            return value
+
         epochs = [judged(0, math.nan)]
         best, state = epochs[0], _snapshot(model)
         report = _Report(progress, schedule.epochs * steps, steps, metric, best.score)
         for number in range(1, schedule.epochs + 1):
-            model.train()
-            total = 0.0
+            _training_mode(model)
             order = torch.split(torch.randperm(len(train), generator=generator)[: steps * batch], batch)
+            losses = []
             for step, rows in enumerate(order, (number - 1) * steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.lr * _shape(step, schedule.epochs * steps)
-                inputs = to_samples(train, rows.numpy(), preprocess, device)
-                loss = objective(model, inputs, rows.to(device))
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise StageError(
-                        f"the loss became {value} in epoch {number}", where="training", fix="use a smaller lr"
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                torch.nn.utils.clip_grad_norm_(trainable, schedule.clip_norm)
-                optimizer.step()
-                total += value
-                report.step(step + 1, value)
-            epochs.append(judged(number, total / steps))
+                try:
+                    losses.append(learn(step, rows))
+                except (
+                    RuntimeError,
+                    ValueError,
+                ) as error:  # out of memory, an operator without deterministic kernel, …
+                    raise StageError(f"a training step failed: {error}", where="training") from error
+                report.step(step + 1, losses[-1])
+            epochs.append(judged(number, math.fsum(losses) / steps))
             report.score = epochs[-1].score
-            report.step(number * steps, total / steps, always=True)
+            report.step(number * steps, epochs[-1].loss, always=True)
             if _rank(epochs[-1], better) > _rank(best, better):
                 best, state = epochs[-1], _snapshot(model)
             if schedule.patience and number - best.number >= schedule.patience:
@@ -216,7 +224,7 @@ def task_loss(outputs: Tensor, labels: Tensor, split: str) -> Tensor:
 
     Args:
         outputs: (N, K, ...).
-        labels: (N, ...) int64, or float32 like the outputs.
+        labels: (N, ...) int64, or float32 like the outputs, where (N,) stands for (N, 1).
         split: Where the labels are from, for messages.
 
     Raises:
@@ -225,27 +233,14 @@ def task_loss(outputs: Tensor, labels: Tensor, split: str) -> Tensor:
     from torch.nn import functional
 
     if labels.dtype.is_floating_point:
-        return functional.mse_loss(outputs, like_outputs(labels, outputs, split))
-    if outputs.ndim < 2 or labels.shape != (outputs.shape[0], *outputs.shape[2:]):
-        raise ConfigError(
-            f"class numbers of shape {list(labels.shape)} do not fit outputs of shape {list(outputs.shape)}",
-            where=f"data.{split}",
-        )
-    return functional.cross_entropy(outputs, labels)
-
-
-def like_outputs(labels: Tensor, outputs: Tensor, split: str) -> Tensor:
-    """Float labels in the shape of the outputs; (N,) is taken for (N, 1).
-
-    Raises:
-        ConfigError: They do not fit.
-    """
-    if labels.numel() != outputs.numel() or len(labels) != len(outputs):
-        raise ConfigError(
-            f"values of shape {list(labels.shape)} do not fit outputs of shape {list(outputs.shape)}",
-            where=f"data.{split}",
-        )
-    return labels.to(outputs.dtype).reshape(outputs.shape)
+        if len(labels) == len(outputs) and labels.numel() == outputs.numel():
+            return functional.mse_loss(outputs, labels.reshape(outputs.shape))
+    elif outputs.ndim >= 2 and labels.shape == (outputs.shape[0], *outputs.shape[2:]):
+        return functional.cross_entropy(outputs, labels)
+    raise ConfigError(
+        f"labels of shape {list(labels.shape)} do not fit outputs of shape {list(outputs.shape)}",
+        where=f"data.{split}",
+    )
 
 
 @contextlib.contextmanager
@@ -293,6 +288,16 @@ def _rank(epoch: Epoch, better: Literal["higher", "lower"]) -> tuple[float, floa
     """Greater is better; a score that is no number is worst."""
     score = epoch.score if better == "higher" else -epoch.score
     return (score if math.isfinite(score) else -math.inf), -epoch.select_loss
+
+
+def _training_mode(model: nn.Module) -> None:
+    """Train mode, but for normalizations that are frozen: their statistics stay too."""
+    from torch import nn
+
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and not any(p.requires_grad for p in module.parameters()):
+            module.train(module.affine is False)
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:

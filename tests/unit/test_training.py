@@ -120,17 +120,29 @@ def test_patience_stops_early() -> None:
 def test_frozen_parameters_stay() -> None:
     model = net()
     model[0].requires_grad_(False)
+    model[1].requires_grad_(False)
     before = state(model)
     train(model, data(), data(seed=1))
-    assert torch.equal(model[0].weight, before["0.weight"])
+    for name in ("0.weight", "1.weight", "1.running_mean", "1.running_var"):
+        assert torch.equal(model.state_dict()[name], before[name])
     assert not torch.equal(model[5].weight, before["5.weight"])
     with pytest.raises(StageError, match="no parameter"):
         train(net().requires_grad_(False), data(), data(seed=1))
 
 
 def test_a_loss_that_is_no_number_is_an_error() -> None:
-    with pytest.raises(StageError, match="the loss became nan in epoch 1"):
+    with pytest.raises(StageError, match="the loss became nan in step 1"):
         train(net(), data(), data(seed=1), objective=lambda model, x, rows: model(x).mean() * math.nan)
+
+
+def test_a_step_that_fails_is_an_error_of_the_stage() -> None:
+    with pytest.raises(StageError, match=r"a training step failed: .*shapes cannot be multiplied"):
+        train(net(), data(), data(seed=1), objective=lambda model, x, rows: model(x[:, :, :3]).mean())
+
+
+def test_it_trains_where_gradients_are_off() -> None:
+    with torch.no_grad():
+        assert train(net(), data(), data(seed=1)).best.number > 0
 
 
 def test_few_samples_make_one_step_and_one_is_too_few() -> None:
