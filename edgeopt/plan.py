@@ -114,10 +114,10 @@ class Plan:
 def tools_of(step: Step) -> tuple[str, ...]:
     """Distributions whose versions can change what the step gives."""
     stage: Stage[Any] = registry.find("stages", step.stage)
-    plugin_tools: list[str] = []
+    plugin_tools: list[str] = ["torch"] if getattr(step.params, "runtime", None) == "torch" else []
     for kind, attribute in (("backends", "runtime"), ("quantizers", "quantizer")):
         name = getattr(step.params, attribute, None)
-        if name and name in registry.builtin(kind):
+        if name and name != "torch":
             plugin_tools += registry.find(kind, name).tools
     return tuple(sorted({*stage.tools, *plugin_tools}))
 
