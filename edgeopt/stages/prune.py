@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from edgeopt import checkpoint, importance, registry
+from edgeopt import checkpoint, registry
 from edgeopt.artifact import Artifact
-from edgeopt.coupling import Channel, Group, Protected, plan_of
 from edgeopt.errors import StageError
-from edgeopt.importance import Floats
 from edgeopt.pruning import Criterion
 from edgeopt.stage import Params, StageContext, StageOutput
-from edgeopt.surgery import Plan, channels, cut, is_depthwise
-from edgeopt.trial import Trial, find_groups
-from edgeopt.widths import Ints, MacCount, levels, search, worth
+from edgeopt.surgery import Plan, channels, cut, importance, is_depthwise
+from edgeopt.surgery.coupling import Channel, Group, Protected, plan_of
+from edgeopt.surgery.importance import Floats
+from edgeopt.surgery.trial import Trial, find_groups
+from edgeopt.surgery.widths import Ints, MacCount, levels, search, worth
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

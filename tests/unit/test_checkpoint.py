@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from edgeopt import checkpoint
-from edgeopt.coupling import plan_of
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.surgery import Kept, Plan, cut
+from edgeopt.surgery.coupling import plan_of
 from tests import nets
 from tests.compression import ROOT, SHAPES, artifact, context, network
 

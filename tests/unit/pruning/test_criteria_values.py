@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgeopt import importance, registry
+from edgeopt import registry
 from edgeopt.checkpoint import example
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.pruning import GroupWeights, LayerSlice
-from edgeopt.trial import find_groups
+from edgeopt.surgery import importance
+from edgeopt.surgery.trial import find_groups
 from tests import nets
 from tests.compression import ROOT, split
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from edgeopt.checkpoint import example
-from edgeopt.coupling import Protected, plan_of
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.surgery import channels, cut, silence
-from edgeopt.trial import Trial, about_half, find_groups
+from edgeopt.surgery.coupling import Protected, plan_of
+from edgeopt.surgery.trial import Trial, about_half, find_groups
 from tests import nets
 from tests.compression import ROOT, SHAPES
 

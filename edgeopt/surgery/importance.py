@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.coupling import Group
 from edgeopt.data import Split, check_classes
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.pruning import Criterion, GroupWeights, LayerSlice, Role
 from edgeopt.recipe import Preprocess
 from edgeopt.stage import Progress
 from edgeopt.surgery import Side, is_matrix_layer, is_parameter, parameter_dim, rows
+from edgeopt.surgery.coupling import Group
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

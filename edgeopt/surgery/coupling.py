@@ -138,7 +138,7 @@ def _size(model: nn.Module, name: str, side: Side) -> int:
 def propose(model: nn.Module, example: Tensor, root: Path) -> tuple[list[Group], list[Protected]]:
     """The groups that Torch-Pruning finds in a copy of the model, each channel in one group at most.
 
-    They are not to be trusted yet: see :mod:`edgeopt.trial`.
+    They are not to be trusted yet: see :mod:`edgeopt.surgery.trial`.
 
     Args:
         model: Any network from one tensor to one tensor. It is not changed.

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from edgeopt.checkpoint import example, layer_macs, macs
-from edgeopt.coupling import Group, plan_of
 from edgeopt.stages.prune import mac_count
 from edgeopt.surgery import cut
-from edgeopt.trial import find_groups
-from edgeopt.widths import MacCount, levels, search, worth
+from edgeopt.surgery.coupling import Group, plan_of
+from edgeopt.surgery.trial import find_groups
+from edgeopt.surgery.widths import MacCount, levels, search, worth
 from tests import nets
 from tests.compression import ROOT, SHAPES
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.coupling import Group
+from edgeopt.surgery.coupling import Group
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeopt.coupling import Channel, Group, Protected, matching, plan_of, propose
 from edgeopt.reference import user_frame
 from edgeopt.surgery import Uncuttable, channels, cut, is_matrix_layer, silence
+from edgeopt.surgery.coupling import Channel, Group, Protected, matching, plan_of, propose
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
