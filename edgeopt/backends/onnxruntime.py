@@ -42,7 +42,6 @@ class Onnxruntime:
         """
         silence()
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         source = artifact.path("model.onnx").read_bytes()
         file = out / "model.onnx"
@@ -53,7 +52,7 @@ class Onnxruntime:
         options.log_severity_level = 3
         try:
             onnxruntime.InferenceSession(_with_batch(source, batch), options, providers=["CPUExecutionProvider"])
-        except (errors.Fail, errors.InvalidGraph, errors.InvalidArgument, errors.NotImplemented) as error:
+        except failures() as error:
             raise StageError(f"onnxruntime refuses the model: {error}", where="compile") from error
         return Compiled("model.onnx", sources(nodes(file.read_bytes()), nodes(source)))
 
@@ -69,6 +68,14 @@ class Onnxruntime:
     def probe(self) -> Availability:
         """Whether onnx and onnxruntime are installed."""
         return availability(self.tools)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises about a model; these classes have no public name and no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    kinds = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (ValueError, RuntimeError, *kinds)
 
 
 def _with_batch(model: bytes, batch: int) -> bytes:

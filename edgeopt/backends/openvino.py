@@ -86,10 +86,13 @@ def convert(model: Path) -> Any:
     """
     silence()
     import openvino
+    from openvino import frontend
+    from openvino.tools.ovc.error import BasicError
 
+    failures = (frontend.OpConversionFailure, frontend.GeneralFailure, frontend.OpValidationFailure)
     try:
         return openvino.convert_model(model)
-    except RuntimeError as error:
+    except (RuntimeError, BasicError, *failures) as error:
         raise StageError(f"openvino cannot read this ONNX file: {_first_line(error)}", where="openvino") from error
 
 

@@ -5,9 +5,9 @@ those of the float model, on unseen data):
 
 * ``ranges: minmax`` with ``bias_correction: full`` gives 37.8 dB, NNCF's own defaults (``mean_minmax``, ``fast``)
   23.5 dB. The speed is the same; calibration takes about twice as long.
-* ``reduce_range: all``: without VNNI, OpenVINO's integer kernels saturate as well, convolutions a little, matrix products
-  badly: 13.9 dB on a small multilayer perceptron, 48.6 dB with 7-bit weights. Where nothing saturates, the seventh bit
-  costs up to 3 dB. ``first_layer`` is NNCF's own default.
+* ``reduce_range: all``: without VNNI, OpenVINO's integer kernels saturate as well, convolutions a little, matrix
+  products badly: 13.9 dB on a small multilayer perceptron, 48.6 dB with 7-bit weights. Where nothing saturates, the
+  eighth bit would be worth up to 3 dB. ``first_layer`` is NNCF's own default.
 
 The float ONNX file goes through ``ov.convert_model``: after ``core.read_model``, NNCF does no bias correction, and
 does not say so.

@@ -23,6 +23,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeopt.agent.telemetry import silence
+from edgeopt.backends.onnxruntime import failures
 from edgeopt.errors import StageError
 from edgeopt.quantizers import Array, Layer, Progress, QuantizerOutput, check, constant_range, largest_weight, summary
 from edgeopt.stage import Params
@@ -74,6 +76,7 @@ class OnnxruntimeQdq:
             ConfigError: An activation is zero for all samples.
             StageError: ONNX Runtime fails, or the file is not what the options ask for.
         """
+        silence()
         import onnx
 
         file = out / "model.onnx"
@@ -84,7 +87,7 @@ class OnnxruntimeQdq:
                 with _quiet():
                     _prepare(model, prepared)
                     _quantize(prepared, written, samples, params, keep_float, progress)
-            except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+            except failures() as error:
                 raise StageError(f"onnxruntime cannot quantize this model: {error}", where=self.name) from error
             float_model = onnx.load(prepared)
             quantized = onnx.load(written)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from edgeopt import checkpoint, data, reference
+from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
 from edgeopt.recipe import InputSpec, Preprocess, RawSpec
@@ -83,6 +84,7 @@ class Export:
             StageError: The network cannot be exported, at which line of the user's code; the opset cannot be
                 written; or the file does not compute what the network computes.
         """
+        silence()
         artifact = inputs["model"]
         folded = artifact.meta.get("preprocess")
         input_spec = InputSpec.model_validate_json(json.dumps(artifact.meta["input"]))
