@@ -7,6 +7,7 @@ results as they were.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -91,7 +92,7 @@ def publish(
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
-        raise StoreError(f"cannot write the results: {error.strerror}", where=str(out)) from error
+        raise StoreError(f"cannot write the results: {error.strerror or error}", where=str(out)) from error
 
 
 def render_again(run: Path, record: RunRecord, samples: Samples) -> list[Path]:
@@ -170,7 +171,9 @@ def _write_samples(folder: Path, samples: Samples) -> None:
     folder.mkdir()
     for target, candidates in samples.items():
         for candidate, values in candidates.items():
-            np.save(folder / f"{target}.{candidate}.npy", values, allow_pickle=False)
+            memory = io.BytesIO()  # numpy hides the reason why a file cannot be written
+            np.save(memory, values, allow_pickle=False)
+            (folder / f"{target}.{candidate}.npy").write_bytes(memory.getbuffer())
 
 
 def _write_reports(folder: Path, record: RunRecord, samples: Samples) -> None:

@@ -57,7 +57,7 @@ def find(kind: str, name: str) -> Any:
         name: Name as a recipe or target writes it.
 
     Raises:
-        UnknownPlugin: There is none, built in or installed.
+        UnknownPlugin: There is none, built in or installed, or the installed one cannot be loaded.
     """
     plugins = builtin(kind)
     if name in plugins:
@@ -66,7 +66,10 @@ def find(kind: str, name: str) -> Any:
 
     installed = {point.name: point for point in entry_points(group=f"edgeopt.{kind}")}
     if name in installed:
-        return installed[name].load()
+        try:
+            return installed[name].load()
+        except (ImportError, AttributeError) as error:
+            raise UnknownPlugin(f"the plug-in {name!r} of {kind} cannot be loaded: {error}") from error
     singular = {"criteria": "criterion"}.get(kind, kind[:-1])
     raise UnknownPlugin(f"unknown {singular} {name!r}{hint(name, [*plugins, *installed])}")
 

@@ -29,7 +29,9 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def put(store: Store, files: Mapping[str, bytes] = FILES, meta: Mapping[str, Any] | None = None, kind: str = "onnx") -> Artifact:
+def put(
+    store: Store, files: Mapping[str, bytes] = FILES, meta: Mapping[str, Any] | None = None, kind: str = "onnx"
+) -> Artifact:
     with store.scratch() as folder:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +186,12 @@ def test_an_action_is_found_by_its_key(store):
     action, output = found
     assert output == artifact
     assert action.fields == {"stage": "export", "seed": 7}
-    assert (action.output, action.seconds, action.summary, action.notes) == (artifact.digest, 1.5, "did it", ("a note",))
+    assert (action.output, action.seconds, action.summary, action.notes) == (
+        artifact.digest,
+        1.5,
+        "did it",
+        ("a note",),
+    )
 
 
 def test_an_action_that_was_never_done_is_none(store):
@@ -333,16 +340,18 @@ def test_a_store_whose_folders_vanish_is_an_error_that_says_so(store):
         pass
 
 
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
 def test_full_disk(small_disk):
     store = Store(small_disk / "store")
     kept = put(store, {"kept": os.urandom(1000)})
     key = record(store, kept, n=0)
-    with pytest.raises(OSError, match="No space left"), store.scratch() as folder:  # noqa: PT012
-        (folder / "big").write_bytes(bytes(2**20))
-    (small_disk / "filler").write_bytes(b"")
-    with (small_disk / "filler").open("ab", buffering=0) as filler, pytest.raises(OSError, match="No space left"):
-        while True:
-            filler.write(bytes(4096))
+    with pytest.raises(OSError, match="No space left"):
+        fill(small_disk / "filler")
     with pytest.raises(StoreError, match="No space left") as caught:
         record(store, kept, n=1)
     assert "cache gc" in caught.value.fix
@@ -367,10 +376,15 @@ def test_default_root(monkeypatch, tmp_path):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(
-        alphabet=st.characters(codec="utf-8"), max_size=5
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(alphabet=st.characters(codec="utf-8"), max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=3), inner, max_size=3)
     ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 FIELDS = st.dictionaries(st.sampled_from(["stage", "params", "inputs", "seed"]), JSON, max_size=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 from typing import Any
@@ -168,9 +169,9 @@ def test_broken_yaml_has_its_place(tmp_path, text, expected):
 
 def test_files_that_cannot_be_read(tmp_path):
     write(tmp_path, RECIPE)
-    with pytest.raises(ConfigError, match=r"no such file \(did you mean 'recipe.yaml'\?\)"):
+    with pytest.raises(ConfigError, match=r"no such file \(did you mean 'recipe\.yaml'\?\)"):
         config.load(tmp_path / "recipee.yaml", Recipe)
-    with pytest.raises(ConfigError, match="no such file$"):
+    with pytest.raises(ConfigError, match=r"no such file$"):
         config.load(tmp_path / "nowhere" / "recipe.yaml", Recipe)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         config.load(tmp_path, Recipe)
@@ -197,7 +198,9 @@ def test_numbers_are_what_they_look_like(tmp_path, text, value):
     "text",
     [
         "a: &a [x, x, x, x, x, x, x, x, x]\n"
-        + "".join(f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)),
+        + "".join(
+            f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+        ),
         "a: &a [*a]",
         "a: " + "[" * 60 + "]" * 60,
         "[" * 100_000,
@@ -291,7 +294,12 @@ def test_override_fills_what_was_left_empty(tmp_path):
 
 
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8), st.sampled_from(["cpu", "a:b"])
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["cpu", "a:b"]),
 )
 TREES = st.recursive(
     SCALARS,
@@ -307,13 +315,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def only_config_errors(file: Path, model: Any, overrides: tuple[str, ...] = ()) -> None:
-    try:
+    """Reading gives the model, and then a digest can be made of the data; or it gives a ConfigError."""
+    with contextlib.suppress(ConfigError):
         document = config.parse(file, overrides)
         value = document.read(model)
         document.check()
-    except ConfigError as error:
-        assert str(error).strip()
-    else:
         assert isinstance(value, model)
         assert len(digest_of(document.data)) == 64
 

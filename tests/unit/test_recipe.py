@@ -112,7 +112,9 @@ def test_a_split_has_one_source():
             SplitSpec(**fields)
 
 
-@pytest.mark.parametrize("factory", ["model", "model:", ":build", "model:build()", "../model:build", "model:a b", "1m:b", "m/n:b"])
+@pytest.mark.parametrize(
+    "factory", ["model", "model:", ":build", "model:build()", "../model:build", "model:a b", "1m:b", "m/n:b"]
+)
 def test_a_reference_is_module_and_callable(factory):
     assert "should match pattern" in reason(model={"factory": factory, "weights": "w"})
 
