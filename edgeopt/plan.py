@@ -146,8 +146,13 @@ def plan(recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) 
     if parsed is None:
         raise ConfigError("cannot be read", where=str(path))
     builder = _Builder(parsed, path.parent)
-    for name, (target, file, spec) in targets.items():
-        builder.add_target(name, target, file, verdict.gates_of(target.gates, parsed.gates, spec.gates), steps)
+    for name, (target, source, spec) in targets.items():
+        gates = verdict.gates_of(target.gates, parsed.gates, spec.gates)
+        try:
+            builder.add_target(name, target, source.path, gates, steps)
+        except (ConfigError, PlanError) as error:  # binding found that the recipe's steps and this target do not fit
+            error.where = source.where(("quantization",))
+            raise
     return Plan(
         recipe=parsed,
         path=path,
@@ -226,8 +231,8 @@ def _check_references(document: Document, root: Path) -> None:
 
 def _read_targets(
     document: Document, recipe: Recipe, root: Path, only: Sequence[str]
-) -> dict[str, tuple[Target, Path, TargetSpec]]:
-    found: dict[str, tuple[Target, Path, TargetSpec]] = {}
+) -> dict[str, tuple[Target, Document, TargetSpec]]:
+    found: dict[str, tuple[Target, Document, TargetSpec]] = {}
     for number, spec in enumerate(recipe.targets):
         at: config.Loc = ("targets", number)
         try:
@@ -236,9 +241,13 @@ def _read_targets(
             document.problem((*at, "name"), error.what)
             continue
         try:
-            target = config.load(file, Target)
+            source = config.parse(file)
+            target = source.read(Target)
+            source.check()
         except ConfigError as error:
             document.include(error)
+            continue
+        if target is None:
             continue
         if target.name in found:
             document.problem(at, f"target {target.name!r} is listed twice")
@@ -247,7 +256,7 @@ def _read_targets(
                 registry.find("backends", runtime)
             except registry.UnknownPlugin as error:
                 document.problem((*at, "name"), f"{file}: {error}")
-        found[target.name] = (target, file, spec)
+        found[target.name] = (target, source, spec)
     for name in only:
         if name not in found:
             raise ConfigError(
@@ -256,7 +265,7 @@ def _read_targets(
     return {name: entry for name, entry in found.items() if not only or name in only}
 
 
-def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Path, TargetSpec]]) -> None:
+def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]]) -> None:
     """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
     metrics = {name: _find(document, "metrics", name, ("metrics", i)) for i, name in enumerate(recipe.metrics)}
     directions = {name: metric.better for name, metric in metrics.items() if metric is not None}
@@ -275,8 +284,8 @@ def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, tuple
     check(recipe.gates, ("gates",))
     for number, spec in enumerate(recipe.targets):
         check(spec.gates, ("targets", number, "gates"))
-    for target, file, spec in targets.values():
-        check(target.gates, ("targets",), f"{file}: ")
+    for target, source, spec in targets.values():
+        check(target.gates, ("targets",), f"{source.path}: ")
         merged = {**target.gates, **recipe.gates, **spec.gates}
         if recipe.steps and not set(merged) & set(recipe.metrics):
             document.problem(

@@ -1,0 +1,116 @@
+"""The plan: equal steps are shared, unlike ones fork, kinds fit, and nothing of the user's runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeopt.errors import ConfigError
+from edgeopt.plan import Plan, plan
+from tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.write(tmp_path)
+
+
+def ids(made: Plan, stage: str) -> list[str]:
+    return [step.id for step in made.steps if step.stage == stage]
+
+
+def test_targets_with_equal_parameters_share_the_prefix(folder: Path) -> None:
+    made = plan(folder)
+    assert ids(made, "load") == ["load"]
+    assert ids(made, "prune") == ["prune"]
+    assert ids(made, "distill") == ["distill"]
+    assert ids(made, "export") == ["export:trained", "export"]
+    assert ids(made, "quantize") == ["quantize:openvino", "quantize:onnxruntime"]
+
+
+def test_a_target_with_another_channel_multiple_gets_its_own_pruned_model(folder: Path) -> None:
+    target = folder / "targets" / "tiny-onnxruntime.yaml"
+    target.write_text(target.read_text().replace("channel_multiple: 4", "channel_multiple: 8"))
+    made = plan(folder)
+    assert ids(made, "prune") == ["prune", "prune@tiny-onnxruntime"]
+    assert ids(made, "distill") == ["distill", "distill@tiny-onnxruntime"]
+    assert ids(made, "export") == ["export:trained", "export", "export@tiny-onnxruntime"]
+    pruned = [(point.step, point.target) for point in made.ledger if point.stage == "pruned"]
+    assert [target for _, target in pruned] == [None, "tiny-onnxruntime"]
+    compiled = {step.id: step for step in made.steps if step.stage == "compile"}
+    assert compiled["compile:onnxruntime-float-pruned"].inputs == {"model": "export@tiny-onnxruntime"}
+
+
+def test_inputs_come_before_what_needs_them(folder: Path) -> None:
+    seen: set[str] = set()
+    for step in plan(folder, ["targets=[tiny, tiny-openvino]"]).steps:
+        assert set(step.inputs.values()) <= seen
+        assert step.id not in seen
+        seen.add(step.id)
+
+
+def test_every_target_has_a_float_baseline_in_each_runtime(folder: Path) -> None:
+    candidates = plan(folder, ["targets=[tiny]"]).targets["tiny"].candidates
+    assert [(c.id, c.rank) for c in candidates] == [
+        ("openvino-float", 0),
+        ("openvino-float-pruned", 1),
+        ("openvino-int8-pruned", 2),
+        ("onnxruntime-float", 0),
+        ("onnxruntime-float-pruned", 1),
+        ("onnxruntime-int8-pruned", 2),
+    ]
+    alone = plan(folder, ["targets=[tiny]", "steps=[]"]).targets["tiny"].candidates
+    assert [c.id for c in alone] == ["openvino-float", "onnxruntime-float"]
+
+
+def test_candidates_are_judged_on_both_splits_and_torch_on_one(folder: Path) -> None:
+    made = plan(folder)
+    splits = {(step.inputs["model"], step.data) for step in made.steps if step.stage == "evaluate"}
+    for candidate in made.targets["tiny-openvino"].candidates:
+        assert {(candidate.compiled, ("select",)), (candidate.compiled, ("evaluate",))} <= splits
+    assert ("load", ("select",)) not in splits
+
+
+def test_gates_of_the_recipe_override_those_of_the_target(folder: Path) -> None:
+    target = folder / "targets" / "tiny-onnxruntime.yaml"
+    target.write_text(target.read_text() + "gates: {size_mib: {max: 9}, latency_p99_ms: {max: 8}}\n")
+    gates = {gate.name: gate.limit for gate in plan(folder).targets["tiny-onnxruntime"].gates}
+    assert gates == {"size_mib max": 1.0, "latency_p99_ms max": 8.0, "top1 min": 0.9, "top1 max_drop": 0.05}
+
+
+def test_a_changed_source_or_weight_changes_the_plan_of_load_only(folder: Path) -> None:
+    before = {step.id: step.params for step in plan(folder).steps}
+    (folder / "model.py").write_text((folder / "model.py").read_text() + "\n# one more byte\n")
+    weights = bytearray((folder / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(weights)
+    after = {step.id: step.params for step in plan(folder).steps}
+    assert [name for name in before if before[name] != after[name]] == ["load"]
+    changed = {name for name, value in after["load"].model_dump().items() if value != before["load"].model_dump()[name]}
+    assert changed == {"source_digest", "weights_digest"}
+
+
+def test_planning_runs_none_of_the_users_code(folder: Path) -> None:
+    for name in ("model.py", "data.py"):
+        text = (folder / name).read_text()
+        (folder / name).write_text("open('/proc/nowhere/it-ran', 'w')\n" + text)
+    plan(folder)
+
+
+def test_an_override_changes_the_digest(folder: Path) -> None:
+    assert plan(folder).digest == plan(folder / "recipe.yaml").digest
+    assert plan(folder).digest != plan(folder, ["seed=8"]).digest
+
+
+def test_an_unknown_target_of_the_command_line(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'tiny-openvino'"):
+        plan(folder, only=["tiny-openvin"])
+
+
+def test_an_unknown_option_of_a_target_is_told(folder: Path) -> None:
+    target = folder / "targets" / "tiny-onnxruntime.yaml"
+    target.write_text(target.read_text() + "quantization: {reduce_rang: true}\n")
+    with pytest.raises(ConfigError, match="reduce_rang") as caught:
+        plan(folder)
+    assert caught.value.where == f"{target}:5:15"
