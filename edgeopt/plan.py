@@ -265,7 +265,9 @@ def _read_targets(
     return {name: entry for name, entry in found.items() if not only or name in only}
 
 
-def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]]) -> None:
+def _check_names(
+    document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]]
+) -> None:
     """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
     metrics = {name: _find(document, "metrics", name, ("metrics", i)) for i, name in enumerate(recipe.metrics)}
     directions = {name: metric.better for name, metric in metrics.items() if metric is not None}

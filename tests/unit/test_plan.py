@@ -113,4 +113,4 @@ def test_an_unknown_option_of_a_target_is_told(folder: Path) -> None:
     target.write_text(target.read_text() + "quantization: {reduce_rang: true}\n")
     with pytest.raises(ConfigError, match="reduce_rang") as caught:
         plan(folder)
-    assert caught.value.where == f"{target}:5:15"
+    assert caught.value.where == f"{target}:6:15"
