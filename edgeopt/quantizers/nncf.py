@@ -100,6 +100,10 @@ class Nncf:
         written = _read(file)
         layers = [layer for layer in describe(written) if layer.name not in keep_float]
         notes = check(layers, per_channel=True, reduced=_reduced(layers, params))
+        if params.preset == "performance" and (names := _asymmetric(written)):
+            raise StageError(
+                f"symmetric activations were asked for; these are not: {', '.join(names)}", where=self.name
+            )
         moved = _moved_biases(_biases(convert(model)), _biases(written))
         if params.bias_correction != "none" and not moved:
             raise StageError(
@@ -228,6 +232,17 @@ def _activation(operation: Any) -> str:
     if node.get_type_name() != "FakeQuantize" or node.get_attributes()["levels"] not in (255, 256):
         return ""
     return "int8" if (node.input_value(1).get_node().get_data() < 0).any() else "uint8"
+
+
+def _asymmetric(model: Any) -> list[str]:
+    """Activations with negative values whose range is not -128 to 127 steps."""
+    found = []
+    for operation in model.get_ops():
+        if operation.get_type_name() == "FakeQuantize":
+            low, high = (operation.input_value(index).get_node().get_data() for index in (1, 2))
+            if not np.allclose(low[low < 0], -high[low < 0] * 128 / 127, rtol=1e-3):
+                found.append(operation.get_friendly_name())
+    return sorted(found)
 
 
 def _without_range(quantized: Any, float_model: Any, samples: Array) -> list[str]:

@@ -25,9 +25,10 @@ from edgeopt import checkpoint, data, reference
 from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
-from edgeopt.recipe import InputSpec, Preprocess, RawSpec
+from edgeopt.recipe import InputSpec, Preprocess
 from edgeopt.stage import Params, StageContext, StageOutput
 from edgeopt.stages._onnx_names import graphs, strip, tidy
+from edgeopt.stages._parity import compare, one_batch, random_samples, reference_outputs
 from edgeopt.target import Target
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ class Export:
         raw = data.raw_spec(input_spec, preprocess)
         network = checkpoint.load(artifact, ctx.root)
         _check_size(network)
-        samples = _random_samples(raw, max(_PARITY_BATCHES), ctx.seed)
-        expected = {batch: _run(network, preprocess, samples[:batch], ctx.root) for batch in _PARITY_BATCHES}
+        samples = random_samples(raw, max(_PARITY_BATCHES), ctx.seed)
+        expected = {
+            batch: reference_outputs(network, preprocess, samples[:batch], ctx.root) for batch in _PARITY_BATCHES
+        }
 
         ctx.progress(0, 3, "steps", "tracing", None)
         program = _trace(_deployable(network, preprocess), samples[:2], ctx.root)
@@ -104,7 +107,7 @@ class Export:
         file = ctx.out / "model.onnx"
         _write(model, file)
         ctx.progress(2, 3, "steps", "comparing", None)
-        difference, scale = _parity(expected, file, input_spec.name, samples)
+        difference, scale = compare(expected, file, input_spec.name, samples)
         if not difference <= params.tolerance * scale:
             raise StageError(
                 f"the ONNX file differs from the network by {difference:.2g} where outputs reach {scale:.2g} "
@@ -132,16 +135,6 @@ def _check_size(network: torch.nn.Module) -> None:
             where="export",
             fix="prune the network first; weights in separate files are not supported",
         )
-
-
-def _random_samples(raw: RawSpec, count: int, seed: int) -> Array:
-    """Raw samples over the whole range of an integer type, or standard normal ones: (count, *raw shape)."""
-    generator = np.random.default_rng(seed)
-    shape = (count, *raw.shape)
-    if raw.dtype == "float32":
-        return generator.standard_normal(shape, dtype=np.float32)
-    limits = np.iinfo(raw.dtype)
-    return generator.integers(limits.min, limits.max, shape, dtype=raw.dtype, endpoint=True)
 
 
 def _deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torch.nn.Module:
@@ -220,13 +213,8 @@ def _untraceable(error: Exception, root: Path) -> StageError:
         what = "the network's control flow depends on the values of its input, so that it has no fixed graph"
         return StageError(what, where=place, fix="use torch.where, or torch.cond, instead of if, while or .item()")
     if "Constraints violated (batch)" in text:
-        return _one_batch(place)
+        return one_batch(place)
     return StageError(f"the network cannot be exported: {first}", where=place)
-
-
-def _one_batch(where: str) -> StageError:
-    what = "the network works only for one batch size"
-    return StageError(what, where=where, fix="take the batch size from the input: x.flatten(1), x.shape[0]")
 
 
 def _translate(program: torch.export.ExportedProgram, input_name: str, opset: int) -> Any:
@@ -310,55 +298,6 @@ def _outputs(model: Any) -> list[dict[str, Any]]:
         }
         for value in model.graph.output
     ]
-
-
-def _run(network: torch.nn.Module, preprocess: Preprocess | None, samples: Array, root: Path) -> list[Array]:
-    """What the network itself gives, with the preprocessing of :func:`edgeopt.data.to_input`."""
-    import torch
-
-    try:
-        with torch.no_grad():
-            output = network(torch.from_numpy(data.to_input(samples, preprocess)))
-    except Exception as error:  # the network is the user's code and may raise anything
-        what = f"for a batch of {len(samples)} the network raised {type(error).__name__}: {error}"
-        raise StageError(what, where=reference.user_frame(error, root) or "export") from error
-    arrays = _flat(output)
-    if any(array.shape[:1] != (len(samples),) for array in arrays):
-        raise _one_batch("export")
-    return arrays
-
-
-def _parity(expected: Mapping[int, list[Array]], file: Path, input_name: str, samples: Array) -> tuple[float, float]:
-    """Largest absolute difference between network and file, and the largest absolute output of the network.
-
-    The file runs in ONNX Runtime without graph optimisations.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    difference = scale = 0.0
-    for batch, wanted in expected.items():
-        given = session.run(None, {input_name: samples[:batch]})
-        for want, got in zip(wanted, given, strict=True):
-            if want.shape != got.shape:
-                raise _one_batch("export")
-            difference = max(difference, float(np.abs(want.astype(np.float64) - got).max(initial=0)))
-            scale = max(scale, float(np.abs(want).max(initial=0)))
-    return difference, scale
-
-
-def _flat(output: Any) -> list[Array]:
-    """The tensors of a network's output in the order in which the exporter writes them."""
-    if hasattr(output, "detach"):
-        return [output.detach().numpy()]
-    if isinstance(output, Mapping):
-        return [array for part in output.values() for array in _flat(part)]
-    if isinstance(output, list | tuple):
-        return [array for part in output for array in _flat(part)]
-    raise StageError(f"the network returns a {type(output).__name__}, not tensors", where="export")
 
 
 @contextmanager

@@ -94,6 +94,17 @@ def test_only_the_first_layer_is_reduced(float_model: Path, tmp_path: Path) -> N
     assert found["point/Conv"].largest > 64
 
 
+def test_symmetric_activations_are_checked(float_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize(float_model, tmp_path / "symmetric", preset="performance", bias_correction="none")
+    original = module._quantize
+    ignoring = NncfParams(preset="mixed", bias_correction="none")
+    monkeypatch.setattr(
+        module, "_quantize", lambda model, samples, params, *rest: original(model, samples, ignoring, *rest)
+    )
+    with pytest.raises(StageError, match=r"symmetric activations were asked for.*model/Add/fq_output_0"):
+        quantize(float_model, tmp_path / "mixed", preset="performance", bias_correction="none")
+
+
 def test_another_process_with_another_history_writes_the_same_bytes(
     float_model: Path, quantized: tuple[Path, QuantizerOutput], tmp_path: Path
 ) -> None:

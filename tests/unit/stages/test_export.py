@@ -101,6 +101,11 @@ class Text(Net):
         return "a cat"
 
 
+class NotANumber(Net):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+
 class Several(Net):
     def forward(self, x):
         y = super().forward(x)
@@ -376,6 +381,11 @@ def test_a_network_that_returns_no_tensors(root: Path, tmp_path: Path) -> None:
 def test_a_file_that_differs_from_the_network_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="differs from the network by"):
         export(root, tmp_path, "Random")
+
+
+def test_a_network_that_gives_nan_cannot_be_compared(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="NaN or infinity"):
+        export(root, tmp_path, "NotANumber")
 
 
 def test_the_tolerance_is_relative_to_the_outputs(root: Path, tmp_path: Path) -> None:
