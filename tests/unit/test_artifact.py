@@ -421,7 +421,7 @@ def test_first_difference_is_a_path_with_both_values(before, now, expected):
     assert first_difference(before, now) == expected
 
 
-# Death and company. Each worker is a real process on the same folder.
+# Death and company: each worker is a real process on the same folder.
 
 WORKER = """\
 import os, sys, time
@@ -468,9 +468,93 @@ print("done", flush=True)
 """
 
 
+SAME = """
+store = Store(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(150):
+    with store.scratch() as folder:
+        (folder / "part").write_bytes(number.to_bytes(4, "big"))
+        made = store.put("onnx", folder, {})
+    assert store.get(made.digest) == made
+print("done", flush=True)
+"""
+
+
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WORKER + script, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+EVERY_STEP = """
+import shutil, signal
+
+CHANGES = {"mkdir", "rename", "replace", "unlink", "rmdir", "chmod", "utime", "write", "__exit__", "fdopen"}
+
+
+def die_before(call):
+    # kill -9 this process before the call with that number of those that change files
+    def count(frame, event, function):
+        nonlocal call
+        if event == "c_call" and function.__name__ in CHANGES:
+            call -= 1
+            if call == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+
+
+def session(root):
+    store = Store(root)
+    work(store, 1)  # its object is damaged: repairs
+    store.gc(1e9)  # there is an object that nobody needs: removes
+    work(store, 2)  # adds
+
+
+def unreadable(store):
+    return [file.stem for file in (store.root / "actions").glob("*.json") if store.action(file.stem) is None]
+
+
+top = Path(sys.argv[1])
+start = Store(top / "start")
+for number in (1, 9):
+    work(start, number)
+keys = {number: digest_of({"stage": "work", "number": number}) for number in (1, 9)}
+damaged = start.action(keys[1])[1]
+damaged.path("part2").chmod(0o644)
+damaged.path("part2").write_bytes(b"damaged")
+unneeded = start.action(keys[9])[1]
+(start.root / "actions" / f"{keys[9]}.json").unlink()
+os.utime(unneeded.root, (0, 0))
+
+call, alive = 0, False
+while not alive:
+    call += 3  # every third is enough, and three times as fast
+    root = shutil.copytree(start.root, top / "copy")
+    child = os.fork()
+    if child == 0:
+        die_before(call)
+        session(root)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    alive = os.WIFEXITED(status)
+    assert not alive or os.WEXITSTATUS(status) == 0, status
+    store = Store(root)
+    assert set(store.verify()) <= {damaged.digest}, (call, store.verify())
+    assert set(unreadable(store)) <= {keys[1]}, (call, unreadable(store))
+    session(root)
+    assert store.verify() == unreadable(store) == [], call
+    shutil.rmtree(root)
+print(call, flush=True)
+"""
+
+
+def test_a_store_is_whole_after_a_kill_at_any_step(tmp_path):
+    with start(EVERY_STEP, str(tmp_path)) as worker:
+        output, errors = worker.communicate(timeout=100)
+    assert errors == ""
+    assert int(output) > 90  # calls, so more than thirty deaths
 
 
 def test_a_store_is_whole_after_a_kill_at_any_moment(tmp_path):
@@ -502,3 +586,19 @@ def test_processes_on_one_store_do_each_work_once_and_read_only_whole_objects(tm
     assert store.verify() == []
     assert store.info()["actions"] == 25
     assert list((root / "tmp").iterdir()) == []
+
+
+def test_processes_may_put_equal_objects_at_the_same_moment(tmp_path):
+    """Two different actions may well give the same artefact."""
+    workers = [start(SAME, str(tmp_path)) for _ in range(3)]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    assert [worker.communicate(timeout=120) for worker in workers] == [("done\n", "")] * 3
+    store = Store(tmp_path)
+    assert store.info()["objects"] == 150
+    assert store.verify() == []

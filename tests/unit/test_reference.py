@@ -72,7 +72,15 @@ def test_two_recipes_may_use_the_same_names(tmp_path):
     assert (first(), second(), first()) == ("a", "b", "a")
 
 
-def test_edited_source_is_imported_anew_even_within_a_second_and_of_equal_size(tmp_path):
+def test_equal_recipes_in_two_folders_are_two(tmp_path):
+    roots = [tmp_path / "a", tmp_path / "b"]
+    for root in roots:
+        write(root, model="from pathlib import Path\ndef build():\n    return Path(__file__).parent.name\n")
+    assert [resolve("model:build", root)() for root in roots] == ["a", "b"]
+
+
+def test_edited_source_is_imported_anew_even_within_a_second_and_of_equal_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     values = []
     for value in range(5):
         write(tmp_path, model="import blocks\ndef build():\n    return blocks.VALUE\n", blocks=f"VALUE = {value}\n")
@@ -81,7 +89,8 @@ def test_edited_source_is_imported_anew_even_within_a_second_and_of_equal_size(t
     assert values == [0, 1, 2, 3, 4]
 
 
-def test_nothing_is_written_beside_the_recipe_and_no_import_path_is_left(tmp_path):
+def test_nothing_is_written_beside_the_recipe_and_no_import_path_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     write(tmp_path, model="import blocks\ndef build(): pass\n", blocks="")
     path, names = list(sys.path), set(sys.modules)
     resolve("model:build", tmp_path)

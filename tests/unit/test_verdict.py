@@ -287,6 +287,12 @@ def test_a_tie_further_up_stays_open_when_the_next_one_ships():
     assert found.open
 
 
+def test_a_clear_loss_of_another_does_not_close_a_tie():
+    found = choice(FLOAT, INT8, contender("int8-slow", 12), int8__float=(0.9, 1.1))
+    assert found.shipped == "float"
+    assert found.open
+
+
 def test_two_runtimes_compete():
     ort = [contender("ort-float", 8, 0, "ort"), contender("ort-int8", 5, 2, "ort")]
     found = choice(FLOAT, INT8, *ort)
