@@ -25,7 +25,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ from edgeopt.errors import ConfigError, StoreError
 
 _MANIFEST = "artifact.json"
 _GRACE_SECONDS = 3600.0
-_STALE_SECONDS = 24 * 3600.0
+#: A stage may train for days; what is older was left by a dead process.
+_STALE_SECONDS = 7 * 86400.0
 _ABSENT = object()
 
 
@@ -129,17 +130,25 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the action ``key``, so that two processes do not do the same work at once.
+
+        Args:
+            key: Of the action.
+            on_wait: Called once if another process holds it, before waiting for that.
 
         Raises:
             StoreError: The lock cannot be made.
         """
-        from filelock import FileLock
+        from filelock import FileLock, Timeout
 
         lock = FileLock(self.root / "locks" / f"{key}.lock")
         try:
-            lock.acquire()
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_wait()
+                lock.acquire()
         except OSError as error:
             raise _store_error("cannot lock", error, self.root) from error
         try:

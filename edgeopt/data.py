@@ -53,7 +53,7 @@ def raw_spec(input_spec: InputSpec, preprocess: Preprocess | None) -> RawSpec:
 
 
 def to_input(samples: Array, preprocess: Preprocess | None) -> npt.NDArray[np.float32]:
-    """Raw samples to what the network takes: the same arithmetic, in the same order, that export folds in.
+    """Raw samples to what the network takes: what export folds in, up to float rounding.
 
     Args:
         samples: (N, *raw shape).

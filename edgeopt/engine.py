@@ -140,7 +140,11 @@ class _Run:
         fields = self._key_fields(step)
         key = digest_of(fields)
         slot = f"{self.plan.path.resolve()}|{step.id}"
-        with self.store.lock(key):
+
+        def waiting() -> None:
+            self._emit(events.NoteTaken, step=step.id, note="another run is doing this step; waiting for it")
+
+        with self.store.lock(key, waiting):
             found = self.store.action(key) if self.reuse else None
             if found:
                 action, artifact = found

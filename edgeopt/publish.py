@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,8 @@ Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 _RECORD = "run.json"
 _FILES = ("events.jsonl", "samples", "report.md", "report.html", "junit.xml")
 _MANIFEST = "manifest.json"
+#: Swapping two folders takes far less.
+_MOVING_SECONDS = 60.0
 
 
 def check_folder(out: Path) -> None:
@@ -40,6 +43,7 @@ def check_folder(out: Path) -> None:
         ConfigError: It cannot be created or written, or holds something else.
     """
     fix = "give another folder with --out"
+    _restore(out)
     if out.exists() and (not out.is_dir() or (foreign := _foreign(out))):
         held = f": {', '.join(foreign[:5])}" if out.is_dir() else ""
         what = f"the output folder holds something that is not an earlier run{held}"
@@ -52,6 +56,15 @@ def check_folder(out: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"the output folder cannot be written: {error.strerror}", where=str(out), fix=fix) from error
+
+
+def _restore(out: Path) -> None:
+    """Put back an earlier run that a process had moved aside when it was killed, at least a minute ago."""
+    with contextlib.suppress(OSError):  # then it stays where it is
+        for aside in out.parent.glob(f".{out.name}.old.*"):
+            if not out.exists() and time.time() - aside.stat().st_mtime > _MOVING_SECONDS:
+                (aside / "run").rename(out)
+                aside.rmdir()
 
 
 def _foreign(out: Path) -> list[str]:

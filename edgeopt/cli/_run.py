@@ -49,6 +49,9 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(ExitCode.TOOL_FAILED) from error
         except (typer.Exit, typer.Abort):
             raise
+        except SystemExit as error:  # typer ends outside of this function
+            typer.echo("edgeopt: the model's or the loader's code called sys.exit()", err=True)
+            raise typer.Exit(ExitCode.TOOL_FAILED) from error
         except Exception as error:
             typer.echo(f"edgeopt: {_bug(error)}", err=True)
             raise typer.Exit(ExitCode.TOOL_FAILED) from error

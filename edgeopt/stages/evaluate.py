@@ -6,6 +6,7 @@ An ONNX file that is not compiled yet runs with all optimisations off, which is 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
@@ -81,7 +82,9 @@ class Evaluate:
             count = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
             raise StageError(f"the {artifact.kind} gives NaN or infinity on {count} of {len(outputs)} samples")
         measured = {name: asdict(_score(name, outputs, split, ctx.seed)) for name in params.metrics}
-        np.save(ctx.out / "outputs.npy", outputs, allow_pickle=False)
+        memory = io.BytesIO()  # numpy hides the reason why a file cannot be written
+        np.save(memory, outputs, allow_pickle=False)
+        (ctx.out / "outputs.npy").write_bytes(memory.getbuffer())
         summary = ", ".join(f"{name} {m['value']:.4f}" for name, m in measured.items())
         return StageOutput("scores", {"split": params.split, "n": len(split), "metrics": measured}, summary)
 

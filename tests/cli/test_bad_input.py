@@ -199,6 +199,13 @@ def test_wrong_weights_models_and_data(
     assert not (folder / "bomb-went-off").exists()
 
 
+def test_a_model_that_exits_is_no_success(folder: Path) -> None:
+    edit(folder, "model.py", "return Net(width, classes)", "raise SystemExit(0)")
+    code, output = compile_(folder)
+    assert code != 0
+    assert "exit" in output.lower()
+
+
 def test_a_model_that_cannot_be_exported_names_its_line(folder: Path) -> None:
     branch = "if x.sum() > 0:\n            x = x + 1\n        " + MODEL_OUTPUT
     edit(folder, "model.py", MODEL_OUTPUT, branch)

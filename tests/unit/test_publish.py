@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -317,3 +318,15 @@ def test_what_is_no_manifest(tmp_path, content):
         publish.read_manifest(tmp_path)
     with pytest.raises(ConfigError, match="no readable artefact"):
         publish.read_manifest(tmp_path / "nowhere")
+
+
+def test_an_earlier_run_that_was_moved_aside_by_a_killed_process_is_put_back(tmp_path: Path) -> None:
+    aside = tmp_path / ".out.old.x"
+    (aside / "run").mkdir(parents=True)
+    (aside / "run" / "run.json").write_text('{"schema": 1, "targets": {}}')
+    publish.check_folder(tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "it may be moving right now"
+    os.utime(aside, (0, 0))
+    publish.check_folder(tmp_path / "out")
+    assert (tmp_path / "out" / "run.json").is_file()
+    assert not aside.exists()
