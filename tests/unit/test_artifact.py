@@ -299,7 +299,7 @@ def test_gc_removes_broken_actions_and_leftovers_of_the_dead(store):
     young = store.root / "tmp" / "young"
     young.mkdir()
     for path in (*leftovers, lock):
-        age(path, 2 * DAY)
+        age(path, 8 * DAY)
     assert store.gc(30 * DAY)["actions"] == 1
     assert not any(path.exists() for path in (*leftovers, lock))
     assert young.exists()
