@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt import measure, metrics, registry, verdict
-from edgeopt.access import Agent
+from edgeopt.access import Agent, Facts
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
@@ -64,6 +64,8 @@ class Contest:
     progress: Callable[[float, float, str], None]
     _samples: dict[str, Nanoseconds] = field(default_factory=dict)
     _latency: dict[str, list[Measurement]] = field(default_factory=dict)
+    _ratios: dict[tuple[str, str], Measurement] = field(default_factory=dict)
+    _machine: str = ""
 
     def run(self) -> tuple[TargetRecord, dict[str, Nanoseconds]]:
         """Measure, choose and judge.
@@ -74,7 +76,8 @@ class Contest:
         Raises:
             StageError: A candidate does not run, or the device is not what the target says.
         """
-        machine = self._check_device()
+        facts = self._check_device()
+        self._machine = str(facts.machine)
         memory = {candidate.id: self._memory(candidate) for candidate in self.plan.candidates}
         spec = self.plan.target.measure
         spent = 0.0
@@ -97,7 +100,7 @@ class Contest:
             reason=choice.reason,
             candidates=candidates,
             verdicts=judged,
-            machine=machine,
+            machine={**asdict(facts.machine), "python": facts.python, "runtimes": dict(facts.runtimes)},
             protocol={**asdict(self._protocol()), "digest": self._protocol().digest(), "looks": look},
         )
         return record, self._samples
@@ -117,7 +120,7 @@ class Contest:
             max_seconds=max(target.measure.max_seconds, target.measure.min_seconds) * count,
         )
 
-    def _check_device(self) -> dict[str, Any]:
+    def _check_device(self) -> Facts:
         """Facts of the device; the features that the target claims must be there, for INT8 files were made for them."""
         with self.connect() as agent:
             facts = agent.probe()
@@ -128,15 +131,7 @@ class Contest:
                 where=str(self.plan.path),
                 fix="remove `vnni` from device.features: full-range INT8 weights saturate without it",
             )
-        return {
-            "cpu": facts.machine.cpu,
-            "flags": list(facts.machine.flags),
-            "cores": facts.machine.cores,
-            "memory_mib": facts.machine.memory_mib,
-            "system": facts.machine.system,
-            "python": facts.python,
-            "runtimes": dict(facts.runtimes),
-        }
+        return facts
 
     def _inputs(self) -> list[npt.NDArray[Any]]:
         return [self.splits["evaluate"].samples[: max(_INPUT_SAMPLES, self.plan.target.measure.batch)]]
@@ -148,7 +143,9 @@ class Contest:
     def _memory(self, candidate: Candidate) -> Measurement:
         self.progress(0, 0, f"memory of {candidate.id}")
         inputs = [array[: self.plan.target.measure.batch] for array in self._inputs()]
-        return measure.peak_memory_mib(self.connect, self._on_device(candidate), inputs, self._protocol())
+        return measure.peak_memory_mib(
+            self.connect, self._on_device(candidate), inputs, self._protocol(), self._machine
+        )
 
     def _time(self, look: int) -> None:
         """Time all candidates once more, in a fresh agent, and take the latencies over all rounds so far."""
@@ -161,10 +158,12 @@ class Contest:
                 self._inputs(),
                 protocol,
                 self._baselines(),
+                machine=self._machine,
                 seed=self.seed + look,
                 earlier=self._samples,
                 progress=lambda report: self.progress(report["seconds"], protocol.min_seconds, note),
             )
+        self._ratios.clear()
         for name, result in timed.items():
             self._samples[name], self._latency[name] = result.samples_ns, result.measurements
 
@@ -175,8 +174,11 @@ class Contest:
 
     def _ratio(self, first: str, second: str) -> Measurement:
         """The more cautious of the ratios by median and by low quantile: the one with the higher upper bound."""
-        ratios = measure.compare(self._samples[first], self._samples[second], self._protocol(), "", self.seed)
-        return max(ratios, key=lambda r: r.interval[1] if r.interval and r.interval[1] is not None else np.inf)
+        if (first, second) not in self._ratios:
+            protocol = self._protocol()
+            ratios = measure.compare(self._samples[first], self._samples[second], protocol, self._machine, self.seed)
+            self._ratios[first, second] = max(ratios, key=_upper_bound)
+        return self._ratios[first, second]
 
     # Judging
 
@@ -270,6 +272,11 @@ class Contest:
             rejected=rejected,
             placement=artifact.meta.get("placement", {}),
         )
+
+
+def _upper_bound(ratio: Measurement) -> float:
+    high = ratio.interval[1] if ratio.interval else None
+    return np.inf if high is None else high
 
 
 def _exact(name: str, value: float, unit: str) -> Measurement:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgeopt.access import Agent, Limits, Progress
 from edgeopt.errors import StageError
-from edgeopt.statistics import Interval, percentile_interval, ratio_interval, samples_needed
+from edgeopt.statistics import Estimate, Interval, percentile_interval, ratio_interval, samples_needed
 
 _NS_PER_MS = 1e6
 
@@ -124,6 +124,8 @@ def measure(
     inputs: Sequence[npt.NDArray[Any]],
     protocol: Protocol,
     baselines: Mapping[str, str],
+    *,
+    machine: str,
     seed: int,
     progress: Progress | None = None,
     earlier: Mapping[str, npt.NDArray[np.int64]] | None = None,
@@ -139,6 +141,7 @@ def measure(
         inputs: One array (N, …) per input, N ≥ 1 samples; the rounds cycle through them.
         protocol: How.
         baselines: For each candidate, the name of the one that its ratios refer to.
+        machine: The device, as the measurements name it. It is not asked for here: probing loads every runtime.
         seed: Of the order of the candidates and of the bootstrap.
         progress: Called about twice a second with ``{"seconds", "rounds"}``.
         earlier: Samples by name that an earlier call with the same candidates returned; the new rounds are added to
@@ -158,7 +161,6 @@ def measure(
         or not by_name.keys() >= set(baselines.values())
     ):
         raise ValueError(f"candidates need unlike names and a baseline among them: {list(by_name)}, {dict(baselines)}")
-    machine = str(agent.probe().machine)
     twice = baselines[candidates[0].name]
     again = f"{twice} (again)"
     copies = [*candidates, replace(by_name[twice], name=again)]
@@ -234,7 +236,10 @@ def compare(
     """
 
     def ratio(name: str, q: float) -> Measurement:
-        estimate = ratio_interval(samples_ns, reference_ns, q, protocol.confidence, seed)
+        if samples_ns is reference_ns:
+            estimate = Estimate(1.0, (1.0, 1.0))
+        else:
+            estimate = ratio_interval(samples_ns, reference_ns, q, protocol.confidence, seed)
         supported = None not in estimate.interval
         return Measurement(
             metric=name,
@@ -258,6 +263,7 @@ def peak_memory_mib(
     candidate: Candidate,
     inputs: Sequence[npt.NDArray[Any]],
     protocol: Protocol,
+    machine: str,
 ) -> Measurement:
     """Peak resident memory of a fresh agent that opens the candidate and runs all of ``inputs`` once.
 
@@ -267,7 +273,6 @@ def peak_memory_mib(
         StageError: The candidate does not open or run, or the agent died.
     """
     with start_agent() as agent:
-        machine = str(agent.probe().machine)
         agent.open(candidate.name, candidate.runtime, candidate.path, threads=protocol.threads)
         agent.infer(candidate.name, inputs, batch=protocol.batch)
         peak = agent.memory().peak_mib

@@ -40,13 +40,11 @@ def percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> 
         q: In (0, 1).
         confidence: In (0, 1).
     """
-    from scipy.stats import binom
-
     _require_fractions(q=q, confidence=confidence)
     ordered = np.sort(_series(samples, "samples"))
     n, alpha = len(ordered), 1 - confidence
-    low = int(binom.ppf(alpha / 2, n, q))
-    high = int(binom.ppf(1 - alpha / 2, n, q)) + 1
+    low = _binomial_quantile(alpha / 2, n, q)
+    high = _binomial_quantile(1 - alpha / 2, n, q) + 1
     return Estimate(
         value=float(ordered[_rank(n, q) - 1]),
         interval=(float(ordered[low - 1]) if low >= 1 else None, float(ordered[high - 1]) if high <= n else None),
@@ -125,14 +123,14 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
         n: Trials, at least 1.
         confidence: In (0, 1).
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # scipy.stats has it too, but takes a second to import
 
     _require_fractions(confidence=confidence)
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} successes of {n} are no proportion")
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
+    low = float(betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
     return Estimate(successes / n, (low, high))
 
 
@@ -150,7 +148,7 @@ def paired_proportion_difference(
         correct_a, correct_b: (n,) bool; element i of both is the same sample.
         confidence: In (0, 1).
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     _require_fractions(confidence=confidence)
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
@@ -159,7 +157,7 @@ def paired_proportion_difference(
     n = a.size
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p_a, p_b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = float(norm.ppf(0.5 + confidence / 2)) * math.sqrt((p_a + p_b - (p_a - p_b) ** 2) / (n + 2))
+    half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((p_a + p_b - (p_a - p_b) ** 2) / (n + 2))
     centre = p_a - p_b
     return Estimate((only_a - only_b) / n, (max(-1.0, centre - half), min(1.0, centre + half)))
 
@@ -219,6 +217,14 @@ def paired_bootstrap_interval(
 
     values = map(difference, _resampled(labels, len(outputs_a), resamples, seed, stratify))
     return Estimate(float(difference(slice(None))), _between(_finite(values), confidence))
+
+
+def _binomial_quantile(probability: float, n: int, p: float) -> int:
+    """The smallest k with P(B ≤ k) ≥ ``probability`` for a binomial(n, p) B."""
+    from scipy.special import bdtr, bdtrik
+
+    k: int = max(0, math.ceil(bdtrik(probability, n, p)))
+    return k - 1 if k > 0 and bdtr(k - 1, n, p) >= probability else k
 
 
 def _resampled(labels: npt.NDArray[Any], count: int, resamples: int, seed: int, stratify: bool) -> Any:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import html, junit, markdown
-
 if TYPE_CHECKING:
     from edgeopt.record import RunRecord
 
@@ -24,6 +22,8 @@ def render_all(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray
     Returns:
         File name -> text, to be written as UTF-8.
     """
+    from edgeopt.report import html, junit, markdown  # not needed by those who only want the wording
+
     return {
         "report.md": markdown.render(record, samples),
         "report.html": html.render(record, samples),

@@ -44,9 +44,11 @@ INPUTS = [np.ones((4, 256), np.float32)]
 
 def test_candidates_are_measured_together(candidates: list[Candidate]) -> None:
     with local.start() as agent:
-        results = measure(agent, candidates, INPUTS, QUICK, TO_LARGE, seed=0)
+        results = measure(agent, candidates, INPUTS, QUICK, TO_LARGE, machine="here", seed=0)
         before = {name: timed.samples_ns for name, timed in results.items()}
-        more = measure(agent, candidates, INPUTS, QUICK, TO_LARGE, seed=1, earlier=before)  # the names are free again
+        more = measure(
+            agent, candidates, INPUTS, QUICK, TO_LARGE, machine="here", seed=1, earlier=before
+        )  # the names are free again
     assert set(results) == set(more) == {"small", "large"}
     by_metric = {name: {m.metric: m for m in timed.measurements} for name, timed in results.items()}
     shared = {"load_ms", "first_inference_ms", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms"}
@@ -81,16 +83,20 @@ def test_a_candidate_that_does_not_open_is_a_stage_error(candidates: list[Candid
     broken = Candidate("broken", "openvino", str(tmp_path / "nothing.xml"))
     with local.start() as agent:
         with pytest.raises(StageError, match=r"nothing\.xml"):
-            measure(agent, [*candidates, broken], INPUTS, QUICK, {**TO_LARGE, "broken": "large"}, seed=0)
-        assert measure(agent, candidates[:1], INPUTS, QUICK, {"small": "small"}, seed=0)  # nothing was left open
+            measure(
+                agent, [*candidates, broken], INPUTS, QUICK, {**TO_LARGE, "broken": "large"}, machine="here", seed=0
+            )
+        assert measure(
+            agent, candidates[:1], INPUTS, QUICK, {"small": "small"}, machine="here", seed=0
+        )  # nothing was left open
         with pytest.raises(ValueError, match="unlike"):
-            measure(agent, candidates + candidates, INPUTS, QUICK, TO_LARGE, seed=0)
+            measure(agent, candidates + candidates, INPUTS, QUICK, TO_LARGE, machine="here", seed=0)
         with pytest.raises(ValueError, match="a baseline among them"):
-            measure(agent, candidates[:1], INPUTS, QUICK, {"small": "large"}, seed=0)
+            measure(agent, candidates[:1], INPUTS, QUICK, {"small": "large"}, machine="here", seed=0)
 
 
 def test_peak_memory_is_that_of_a_fresh_agent(candidates: list[Candidate]) -> None:
-    measurement = peak_memory_mib(local.start, candidates[0], INPUTS, QUICK)
+    measurement = peak_memory_mib(local.start, candidates[0], INPUTS, QUICK, "here")
     assert measurement.metric == "peak_memory_mib"
     assert measurement.value is not None
     assert 10 < measurement.value < 2000
