@@ -193,8 +193,8 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> Document:
             raw = file.read(_MAX_BYTES + 1)
         text = raw.decode("utf-8-sig")
     except FileNotFoundError as error:
-        near = [other.name for other in path.parent.glob("*") if other.suffix in (".yaml", ".yml")]
-        raise ConfigError(f"no such file{hint(path.name, near) if near else ''}", where=where) from error
+        near = [other.name for other in path.parent.glob("*") if other.is_dir() or other.suffix in (".yaml", ".yml")]
+        raise ConfigError(f"no such file{hint(path.name, near, listed=False)}", where=where) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"not UTF-8 text (byte {error.start})", where=where) from error
     except OSError as error:

@@ -130,7 +130,7 @@ class _Run:
             self._step(step)
         except EdgeoptError as error:
             self.failed[step.id] = str(error)
-            self._emit(events.StepFailed, step=step.id, error=str(error))
+            self._emit(events.StepFailed, step=step.id, error=error.what.splitlines()[0])
             if not self.keep_going:
                 error.where = error.where or step.id
                 raise
@@ -279,7 +279,7 @@ class _Run:
             self._emit(events.StepFinished, step=step_id, seconds=time.monotonic() - began)
         except EdgeoptError as error:
             self.failed[step_id] = str(error)
-            self._emit(events.StepFailed, step=step_id, error=str(error))
+            self._emit(events.StepFailed, step=step_id, error=error.what.splitlines()[0])
             if not self.keep_going:
                 error.where = error.where or step_id
                 raise

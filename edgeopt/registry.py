@@ -74,10 +74,10 @@ def find(kind: str, name: str) -> Any:
     raise UnknownPlugin(f"unknown {singular} {name!r}{hint(name, [*plugins, *installed])}")
 
 
-def hint(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` if ``word`` is close to a known one, else the list of the known ones."""
+def hint(word: str, known: Iterable[str], *, listed: bool = True) -> str:
+    """``" (did you mean 'x'?)"`` if ``word`` is close to a known one, else the list of the known ones if ``listed``."""
     options = sorted(set(known))
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if close:
         return f" (did you mean {close[0]!r}?)"
-    return f" (there are: {', '.join(options)})" if options else ""
+    return f" (there are: {', '.join(options)})" if options and listed else ""

@@ -39,7 +39,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except EdgeoptError as error:
-            typer.echo(f"edgeopt: {error}" if "\n" not in error.what else f"edgeopt: {_listed(error)}", err=True)
+            typer.echo(f"edgeopt: {_listed(error)}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             typer.echo("edgeopt: interrupted; finished steps are kept, the same command goes on from there", err=True)
@@ -74,8 +74,9 @@ def open_store(cache: Path | None) -> Any:
 
 
 def _listed(error: EdgeoptError) -> str:
+    """The error as text; a user file's problems, one to a line and each with its own place, are counted."""
     problems = error.what.splitlines()
-    return f"{len(problems)} problems\n" + "\n".join(problems)
+    return str(error) if error.where or len(problems) < 2 else f"{len(problems)} problems\n{error}"
 
 
 def _bug(error: Exception) -> str:
