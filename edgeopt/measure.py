@@ -200,21 +200,9 @@ def latencies(samples_ns: npt.NDArray[np.int64], protocol: Protocol, machine: st
     for percentile in sorted({50.0, 90.0, 99.0, float(protocol.percentile)}):
         estimate = percentile_interval(samples_ns / _NS_PER_MS, percentile / 100, protocol.confidence)
         needed = samples_needed(percentile / 100, protocol.confidence)
-        supported = None not in estimate.interval
+        why = f"{len(samples_ns)} samples; p{percentile:g} needs {needed}"
         measurements.append(
-            Measurement(
-                metric=f"latency_p{percentile:g}_ms",
-                value=estimate.value if supported else None,
-                unit="ms",
-                better="lower",
-                interval=estimate.interval,
-                n=len(samples_ns),
-                method="measured",
-                protocol=protocol.digest(),
-                machine=machine,
-                confidence=protocol.confidence,
-                why="" if supported else f"{len(samples_ns)} samples; p{percentile:g} needs {needed}",
-            )
+            _timed(f"latency_p{percentile:g}_ms", "ms", estimate, len(samples_ns), protocol, machine, why)
         )
     return measurements
 
@@ -240,22 +228,30 @@ def compare(
             estimate = Estimate(1.0, (1.0, 1.0))
         else:
             estimate = ratio_interval(samples_ns, reference_ns, q, protocol.confidence, seed)
-        supported = None not in estimate.interval
-        return Measurement(
-            metric=name,
-            value=estimate.value if supported else None,
-            unit="1",
-            better="lower",
-            interval=estimate.interval,
-            n=len(samples_ns),
-            method="measured",
-            protocol=protocol.digest(),
-            machine=machine,
-            confidence=protocol.confidence,
-            why="" if supported else f"{len(samples_ns)} rounds are too few for an interval",
-        )
+        why = f"{len(samples_ns)} rounds are too few for an interval"
+        return _timed(name, "1", estimate, len(samples_ns), protocol, machine, why)
 
     return ratio(metric, 0.5), ratio(f"{metric}_p10", 0.1)
+
+
+def _timed(
+    metric: str, unit: str, estimate: Estimate, count: int, protocol: Protocol, machine: str, why_not: str
+) -> Measurement:
+    """A measurement that has a value only if both bounds of its interval are known."""
+    supported = None not in estimate.interval
+    return Measurement(
+        metric=metric,
+        value=estimate.value if supported else None,
+        unit=unit,
+        better="lower",
+        interval=estimate.interval,
+        n=count,
+        method="measured",
+        protocol=protocol.digest(),
+        machine=machine,
+        confidence=protocol.confidence,
+        why="" if supported else why_not,
+    )
 
 
 def peak_memory_mib(
