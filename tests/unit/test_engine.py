@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeopt import engine, events, provenance, registry
 from edgeopt.artifact import Artifact, Store, digest_of
+from edgeopt.data import Split
 from edgeopt.errors import StageError, StoreError
 from edgeopt.plan import Plan, Step, TargetPlan
 from edgeopt.recipe import Recipe
@@ -164,19 +165,48 @@ def test_nothing_else_runs_it_again(folder: Path, echo: Echo, monkeypatch: pytes
     assert again.record.stages[0].cached
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.data())
-def test_the_key_is_injective_over_its_fields(data: st.DataObject) -> None:
-    """Any two different sets of key fields give different keys; equal ones, however ordered, the same."""
-    values = st.one_of(st.integers(-5, 5), st.text("ab", max_size=3), st.none(), st.booleans())
-    names = ("stage", "version", "params", "inputs", "data", "seed", "tools", "device")
-    fields = st.fixed_dictionaries({name: st.one_of(values, st.dictionaries(st.text("xy"), values)) for name in names})
-    first, second = data.draw(fields), data.draw(fields)
-    shuffled = {name: first[name] for name in data.draw(st.permutations(names))}
-    assert digest_of(first) == digest_of(shuffled)
-    same = repr(sorted(first.items(), key=str)) == repr(sorted(second.items(), key=str)) or first == second
-    if not same:
-        assert digest_of(first) != digest_of(second)
+#: What the output of a step can depend on, and what it cannot.
+RELEVANT = ("text", "seed", "version", "input", "train", "tool", "flags")
+IRRELEVANT = ("other_split", "step_id", "recipe_file", "recipe_name", "gate")
+worlds = st.fixed_dictionaries(dict.fromkeys((*RELEVANT, *IRRELEVANT), st.integers(0, 2)))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(first=worlds, second=worlds, shared=st.sets(st.sampled_from(RELEVANT)))
+def test_the_key_changes_with_every_declared_input_and_with_nothing_else(
+    tmp_path: Path,
+    echo: Echo,
+    monkeypatch: pytest.MonkeyPatch,
+    first: dict[str, int],
+    second: dict[str, int],
+    shared: set[str],
+) -> None:
+    second = {name: first[name] if name in shared else value for name, value in second.items()}
+    keys = [key_in(world, tmp_path, echo, monkeypatch) for world in (first, second)]
+    same = all(first[name] == second[name] for name in RELEVANT)
+    assert (keys[0] == keys[1]) == same
+
+
+def key_in(world: dict[str, int], folder: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The key of one step in a world."""
+    from edgeopt.agent import machine
+
+    target = Target.model_validate_json('{"target": 1, "name": "t", "runtime": "r"}')
+    echo.version, echo.tools, echo.on_device = world["version"], ("tool",), True
+    monkeypatch.setattr(provenance, "tool_versions", lambda names: dict.fromkeys(names, str(world["tool"])))
+    monkeypatch.setattr(machine, "facts", lambda: {"cpu": "c", "flags": [str(world["flags"])], "cores": world["gate"]})
+    planned = replace(step(f"s{world['step_id']}", str(world["text"]), model="before"), target="t")
+    made = make_plan(folder, planned, seed=world["seed"], path=f"{world['recipe_file']}.yaml")
+    recipe = made.recipe.model_copy(update={"name": f"r{world['recipe_name']}"})
+    made = replace(made, recipe=recipe, targets={"t": TargetPlan(target, folder / str(world["gate"]), (), ())})
+    nothing = np.zeros(0)
+    splits = {name: Split(name, nothing, None, str(world[key])) for name, key in SPLIT_OF.items()}
+    run = engine._Run(made, None, lambda event: None, splits, True, False, engine.connect)  # type: ignore[arg-type]
+    run.artifacts["before"] = Artifact("echo", str(world["input"]), folder, {}, {})
+    return digest_of(run._key_fields(planned))
+
+
+SPLIT_OF = {"train": "train", "evaluate": "other_split"}
 
 
 def test_an_input_that_changes_without_changing_the_output_stops_there(folder: Path, echo: Echo) -> None:
