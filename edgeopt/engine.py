@@ -87,6 +87,7 @@ def execute(
             targets=tuple(plan.targets),
             steps=tuple((step.id, step.stage) for step in plan.steps)
             + tuple((f"measure:{name}", "measure") for name in plan.targets),
+            needs={name: (*plan.steps_of(name), f"measure:{name}") for name in plan.targets},
         )
     )
     raw = data.raw_spec(plan.recipe.input, plan.recipe.preprocess)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,13 +40,15 @@ class RunStarted(Event):
     Attributes:
         recipe: Name of the recipe.
         targets: Names of the targets, in the recipe's order.
-        steps: ``(node id, stage)`` of all that will run or be reused.
+        steps: ``(step id, stage)`` of all that will run or be reused.
+        needs: Target -> ids of the steps that it needs, shared ones included.
     """
 
     kind: ClassVar[str] = "run_started"
     recipe: str
     targets: tuple[str, ...]
     steps: tuple[tuple[str, str], ...]
+    needs: Mapping[str, tuple[str, ...]]
 
     def describe(self) -> str:
         return f"{self.recipe}: {len(self.steps)} steps for {', '.join(self.targets)}"

@@ -110,6 +110,21 @@ class Plan:
         """Distributions that the plan's steps use."""
         return tuple(sorted({tool for step in self.steps for tool in tools_of(step)}))
 
+    def steps_of(self, target: str) -> tuple[str, ...]:
+        """Ids of the steps that a target needs, shared ones included, in order."""
+        inputs = {step.id: step.inputs.values() for step in self.steps}
+        todo = [point.step for point in self.ledger if point.target in (None, target)]
+        todo += [
+            step for candidate in self.targets[target].candidates for step in (candidate.select, candidate.evaluate)
+        ]
+        needed: set[str] = set()
+        while todo:
+            step = todo.pop()
+            if step not in needed:
+                needed.add(step)
+                todo += inputs[step]
+        return tuple(step for step in inputs if step in needed)
+
 
 def tools_of(step: Step) -> tuple[str, ...]:
     """Distributions whose versions can change what the step gives."""

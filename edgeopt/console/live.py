@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeopt.console.lines import Lines
@@ -25,7 +24,7 @@ from edgeopt.report.wording import clean, seconds
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
-    from rich.text import Text
+    from rich.table import Table
 
 _ENDS = (StepCached, StepFinished, StepFailed)
 _REFRESHES_PER_SECOND = 8
@@ -35,8 +34,8 @@ _REFRESHES_PER_SECOND = 8
 def live_sink(console: Console) -> Iterator[Sink]:
     """A sink that keeps the state of the run at the bottom of the terminal and leaves one line per finished step above.
 
-    At the bottom: steps done of all, with the time passed and an estimate of what is left; done and total per stage;
-    and for each running step a bar, its note and its time left.
+    At the bottom: for each running step a bar, its note and its time left; targets × stages with the steps done of all;
+    and the whole, with the time passed and an estimate of what is left.
     """
     from rich.live import Live
 
@@ -55,8 +54,8 @@ class _Screen:
         self._console = console
         self._lines = Lines()
         self._stage_of: dict[str, str] = {}
-        self._total: Counter[str] = Counter()
-        self._done: Counter[str] = Counter()
+        self._needs: Mapping[str, tuple[str, ...]] = {}
+        self._done: set[str] = set()
         self._overall = Progress(
             TextColumn("{task.description}", markup=False, style="bold"),
             BarColumn(bar_width=None),
@@ -103,12 +102,12 @@ class _Screen:
 
         if self._run is not None:
             self._overall.update(self._run, left=self._time_left())
-        return Group(*(part for part in (self._steps, self._per_stage(), self._overall) if part))
+        return Group(*(part for part in (self._steps, self._matrix(), self._overall) if part))
 
     def _start(self, event: RunStarted) -> None:
         self._print(event)
         self._stage_of = dict(event.steps)
-        self._total = Counter(stage for _, stage in event.steps)
+        self._needs = event.needs
         self._run = self._overall.add_task(clean(event.recipe), total=len(event.steps), left="")
 
     def _step(self, event: StepStarted) -> TaskID:
@@ -133,9 +132,9 @@ class _Screen:
         task = self._running.pop(event.step, None)
         if task is not None:
             self._steps.remove_task(task)
-        self._done[self._stage_of.get(event.step, "")] += 1
+        self._done.add(event.step)
         if self._run is not None:
-            self._overall.update(self._run, completed=sum(self._done.values()))
+            self._overall.update(self._run, completed=len(self._done))
 
     def _time_left(self) -> str:
         """Of the whole run, if the steps to come take as long as those done; nothing until a tenth is done."""
@@ -145,17 +144,28 @@ class _Screen:
             return ""
         return f"about {seconds(task.elapsed * (1 - share) / share)} left"
 
-    def _per_stage(self) -> Text | None:
+    def _matrix(self) -> Table | None:
+        """Targets × stages: done and total of the steps that each target needs, shared ones included."""
+        from rich.table import Table
         from rich.text import Text
 
-        if not self._total:
+        if not self._needs:
             return None
-        running = {self._stage_of.get(step, "") for step in list(self._running)}  # Rich draws in another thread
-        parts = []
-        for stage, total in self._total.items():
-            style = "bold" if stage in running else "dim" if self._done[stage] == total else ""
-            parts.append(Text(f"{stage} {self._done[stage]}/{total}", style))
-        return Text("  ").join(parts)
+        stages = list(dict.fromkeys(self._stage_of.values()))
+        running = set(self._running)  # Rich draws in another thread
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("", no_wrap=True)
+        for stage in stages:
+            table.add_column(stage, justify="right", no_wrap=True)
+        for target, steps in self._needs.items():
+            cells = []
+            for stage in stages:
+                own = [step for step in steps if self._stage_of.get(step) == stage]
+                done = sum(step in self._done for step in own)
+                style = "bold" if running.intersection(own) else "dim" if done == len(own) else ""
+                cells.append(Text(f"{done}/{len(own)}" if own else "", style))
+            table.add_row(Text(clean(target)), *cells)
+        return table
 
     def _print(self, event: Event) -> None:
         from rich.text import Text

@@ -157,6 +157,21 @@ def test_an_override_runs_again_exactly_what_depends_on_it(
         assert all(stage.cached for stage in stages.values())
 
 
+def test_other_calibration_data_quantize_again_and_nothing_before(folder: Path, cold: record.RunRecord) -> None:
+    text = (folder / "data.py").read_text()
+    (folder / "data.py").write_text(text.replace("_split(2, 64)", "_split(5, 64)"))
+    try:
+        code, output = compile_(folder, "--target", "tiny-onnxruntime", out="calibrated")
+    finally:
+        (folder / "data.py").write_text(text)
+    assert code in (0, 4), output
+    stages = record.load(folder / "calibrated").stages
+    first = next(stage for stage in stages if not stage.cached)
+    assert first.id == "quantize:onnxruntime"
+    assert first.why.startswith("data.calibrate: ")
+    assert all("int8" in stage.id or "quantize" in stage.id for stage in stages if not stage.cached)
+
+
 def test_a_damaged_object_is_made_again(folder: Path, cold: record.RunRecord) -> None:
     export = next(stage for stage in cold.stages if stage.id == "export")
     file = folder / "cache" / "objects" / export.output[:2] / export.output / "model.onnx"

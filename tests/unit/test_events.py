@@ -13,7 +13,11 @@ from edgeopt.events import Event, fan_out
 EXAMPLES = [
     (
         events.RunStarted(
-            time=1.5, recipe="digits", targets=("cpu", "gpu"), steps=(("load", "load"), ("a:b", "prune"))
+            time=1.5,
+            recipe="digits",
+            targets=("cpu", "gpu"),
+            steps=(("load", "load"), ("a:b", "prune")),
+            needs={"cpu": ("load",), "gpu": ("load", "a:b")},
         ),
         "digits: 2 steps for cpu, gpu",
     ),

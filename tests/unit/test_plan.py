@@ -114,3 +114,11 @@ def test_an_unknown_option_of_a_target_is_told(folder: Path) -> None:
     with pytest.raises(ConfigError, match="reduce_rang") as caught:
         plan(folder)
     assert caught.value.where == f"{target}:6:15"
+
+
+def test_the_steps_of_a_target_are_those_that_it_needs(folder: Path) -> None:
+    made = plan(folder)
+    one, other = (made.steps_of(name) for name in ("tiny-openvino", "tiny-onnxruntime"))
+    assert set(one) | set(other) == {step.id for step in made.steps}
+    assert "prune" in set(one) & set(other)
+    assert "quantize:openvino" in set(one) - set(other)

@@ -34,11 +34,19 @@ def _drawn(screen: _Screen) -> str:
 @pytest.fixture
 def screen(console) -> _Screen:
     screen = _Screen(console)
-    screen.show(RunStarted(time=0, recipe="digits [red]", targets=("cpu",), steps=STEPS))
+    screen.show(
+        RunStarted(
+            time=0,
+            recipe="digits [red]",
+            targets=("cpu",),
+            steps=STEPS,
+            needs={"cpu": tuple(step for step, _ in STEPS)},
+        )
+    )
     return screen
 
 
-def test_the_whole_is_counted_by_step_and_by_stage(screen):
+def test_the_whole_is_counted_by_step_and_by_target_and_stage(screen):
     screen.show(StepCached(time=1, step="prune"))
     screen.show(StepStarted(time=1, step="evaluate:a", why="x"))
     screen.show(StepFinished(time=2, step="evaluate:a", seconds=1))
@@ -46,7 +54,9 @@ def test_the_whole_is_counted_by_step_and_by_stage(screen):
     text = _drawn(screen)
     assert "digits [red]" in text
     assert "3/4 steps" in text
-    assert "prune 1/1  distill 1/1  evaluate 1/2" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["prune", "distill", "evaluate"] in rows
+    assert ["cpu", "1/1", "1/1", "1/2"] in rows
     assert " left" in text
 
 
@@ -72,7 +82,11 @@ def test_progress_without_a_total_or_a_start_is_shown_without_numbers(screen):
 
 def test_finished_steps_and_notes_leave_a_line_and_the_rest_vanishes(console):
     with live_sink(console) as sink:
-        sink(RunStarted(time=0, recipe="digits", targets=("cpu",), steps=STEPS))
+        sink(
+            RunStarted(
+                time=0, recipe="digits", targets=("cpu",), steps=STEPS, needs={"cpu": tuple(step for step, _ in STEPS)}
+            )
+        )
         sink(StepStarted(time=0, step="prune", why="not done before"))
         sink(NoteTaken(time=1, step="prune", note="[bold] is protected"))
         sink(StepFinished(time=2, step="prune", seconds=2, summary="macs 0.50"))
