@@ -56,6 +56,8 @@ class _Screen:
         self._stage_of: dict[str, str] = {}
         self._needs: Mapping[str, tuple[str, ...]] = {}
         self._done: set[str] = set()
+        self._worked: list[float] = []
+        self._seconds_left: dict[str, float] = {}
         self._overall = Progress(
             TextColumn("{task.description}", markup=False, style="bold"),
             BarColumn(bar_width=None),
@@ -119,6 +121,7 @@ class _Screen:
     def _advance(self, event: StepProgress) -> None:
         task = self._step(StepStarted(time=event.time, step=event.step, why=""))
         known = event.total > 0
+        self._seconds_left[event.step] = max(0.0, event.seconds_left or 0.0)
         self._steps.update(
             task,
             completed=event.done if known else 0,
@@ -133,16 +136,19 @@ class _Screen:
         if task is not None:
             self._steps.remove_task(task)
         self._done.add(event.step)
+        self._seconds_left.pop(event.step, None)
+        if isinstance(event, StepFinished):
+            self._worked.append(event.seconds)
         if self._run is not None:
             self._overall.update(self._run, completed=len(self._done))
 
     def _time_left(self) -> str:
-        """Of the whole run, if the steps to come take as long as those done; nothing until a tenth is done."""
-        task = self._overall.tasks[0]
-        share = task.percentage / 100
-        if not 0.1 <= share < 1 or task.elapsed is None:
-            return ""
-        return f"about {seconds(task.elapsed * (1 - share) / share)} left"
+        """Of the whole run: what the running steps say, and for those to come the mean of those that had to work."""
+        running = sum(list(self._seconds_left.values()))  # Rich draws in another thread
+        waiting = len(self._stage_of) - len(self._done) - len(self._running)
+        if not self._worked:
+            return f"at least {seconds(running)} left" if running else ""
+        return f"about {seconds(running + waiting * sum(self._worked) / len(self._worked))} left"
 
     def _matrix(self) -> Table | None:
         """Targets × stages: done and total of the steps that each target needs, shared ones included."""
