@@ -150,10 +150,13 @@ def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | 
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("it is no zip archive, or not all of one")
-        with np.load(path, allow_pickle=False) as archive:
-            if "samples" not in archive:
-                raise ConfigError(f"{path} has no array 'samples' (it has: {', '.join(archive.files)})", where=where)
-            samples, labels = archive["samples"], archive.get("labels")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                if "samples" not in archive:
+                    raise ConfigError(
+                        f"{path} has no array 'samples' (it has: {', '.join(archive.files)})", where=where
+                    )
+                samples, labels = archive["samples"], archive.get("labels")
         if not isinstance(samples, np.ndarray) or not isinstance(labels, np.ndarray | None):
             raise ValueError("an entry is no array")
         return samples, labels

@@ -319,7 +319,7 @@ def test_kill_9_loses_at_most_the_running_stage(folder: Path, moment: str) -> No
     process = _start(folder)
     _wait_for(process, moment)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate(timeout=30)
     assert not (folder / "out").exists()
     code, output = run("compile", folder, "--out", folder / "out", "--cache", folder / "cache", "--explain")
     assert code in (0, 4), output

@@ -233,7 +233,7 @@ def test_places_are_told_as_the_recipe_folder_was_given(tmp_path, monkeypatch):
 
 def test_looking_does_not_run_anything(tmp_path):
     marker = tmp_path / "it-ran"
-    write(tmp_path, model=f"open({str(marker)!r}, 'w')\ndef build(): pass\n")
+    write(tmp_path, model=f"open({str(marker)!r}, 'w').close()\ndef build(): pass\n")
     assert exists("model:build", tmp_path) == ""
     assert len(source_digest("model:build", tmp_path)) == 64
     assert not marker.exists()
