@@ -172,8 +172,9 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
     baselines = sorted((c for c in contenders if c.rank == 0), key=lambda c: c.latency_ms)
     rejected: dict[str, str] = {}
     eligible: list[Contender] = []
+    within_budget = any(not _over_budget(c) for c in contenders if c.rank == 0 or not _inaccurate(c))
     for contender in contenders:
-        reason = _unfit(contender)
+        reason = _inaccurate(contender) or (_over_budget(contender) if within_budget else "")
         if contender.rank == 0 or not reason:
             eligible.append(contender)
         else:
@@ -205,15 +206,18 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
     return Choice(baselines[0].id, _why_baseline(rejected, baselines[0].id), rejected, undecided)
 
 
-def _unfit(contender: Contender) -> str:
+def _inaccurate(contender: Contender) -> str:
     for verdict in contender.accuracy:
         if verdict.outcome != "pass":
             value = "not measured" if verdict.value is None else f"{verdict.value:.4g}"
             return f"accuracy does not hold on the selection split: {verdict.gate} is {value}; {verdict.why}"
-    for verdict in contender.budgets:
-        if verdict.outcome == "fail":
-            return f"over budget: {verdict.gate}; {verdict.why}"
     return ""
+
+
+def _over_budget(contender: Contender) -> str:
+    """A budget that no candidate meets does not choose between them; its gate fails whichever ships."""
+    failed = next((verdict for verdict in contender.budgets if verdict.outcome == "fail"), None)
+    return f"over budget: {failed.gate}; {failed.why}" if failed else ""
 
 
 def _is_gain(ratio: Measurement) -> bool:

@@ -93,6 +93,7 @@ def contest(
     *,
     gates: Mapping[str, Limit] | None = None,
     flags: tuple[str, ...] = ("avx2",),
+    sizes: Mapping[str, int] | None = None,
     **target: Any,
 ) -> tuple[Contest, PlantedAgent]:
     store, wrong = Store(tmp_path / "store"), wrong or {}
@@ -113,7 +114,7 @@ def contest(
         splits={name: Split(name, samples, LABELS, "") for name in ("select", "evaluate")},
         evaluated={
             name: Evaluated(
-                compiled(store, name, 100_000 if name == "float" else 10_000),
+                compiled(store, name, (sizes or {}).get(name, 100_000 if name == "float" else 10_000)),
                 scores(store, wrong.get(name, 0), "select"),
                 scores(store, wrong.get(name, 0), "evaluate"),
             )
@@ -199,12 +200,14 @@ def test_gates_of_the_shipped_candidate(tmp_path: Path, limit: Mapping[str, Limi
     assert judged[next(iter(limit))] == outcome
 
 
-def test_int8_over_the_size_budget_gives_way(tmp_path: Path) -> None:
-    gates = {"top1": Limit(max_drop=0.02), "size_mib": Limit(max=0.0001)}
-    made, _ = contest(tmp_path, {"float": 1e6, "int8": 4e5}, gates=gates)
+@pytest.mark.parametrize(("limit", "shipped"), [(0.05, "float"), (0.0001, "int8")])
+def test_a_budget_chooses_unless_nobody_meets_it(tmp_path: Path, limit: float, shipped: str) -> None:
+    """The INT8 file is the larger one here: 0.1 MiB against 0.01."""
+    gates = {"top1": Limit(max_drop=0.02), "size_mib": Limit(max=limit)}
+    made, _ = contest(tmp_path, {"float": 1e6, "int8": 4e5}, gates=gates, sizes={"float": 10_000, "int8": 100_000})
     target, _ = made.run()
-    assert target.shipped == "float"
-    assert "over budget" in target.candidate("int8").rejected
+    assert target.shipped == shipped
+    assert ("over budget" in target.candidate("int8").rejected) == (shipped == "float")
 
 
 def test_a_device_without_the_claimed_vnni_is_refused(tmp_path: Path) -> None:
