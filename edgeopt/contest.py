@@ -19,8 +19,9 @@ from edgeopt.access import Agent, Facts
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
-from edgeopt.measure import Measurement, Protocol
+from edgeopt.measure import Measurement
 from edgeopt.plan import Candidate, TargetPlan
+from edgeopt.protocol import Protocol
 from edgeopt.record import ArtifactRecord, CandidateRecord, TargetRecord, VerdictRecord
 from edgeopt.verdict import Contender, Gate
 

@@ -359,7 +359,15 @@ class _Run:
                 m = Measurement.from_json(raw)
                 if m.value is not None:
                     yield LedgerRecord(
-                        point.stage, name, m.value, m.interval, point.target, point.runtime, point.candidate
+                        point.stage,
+                        name,
+                        m.value,
+                        m.interval,
+                        point.target,
+                        point.runtime,
+                        point.candidate,
+                        m.unit,
+                        m.better,
                     )
 
     def _emit(self, event: type[events.Event], **fields: Any) -> None:

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 #: ``[lower, upper]``; ``None`` where the data cannot bound that side.
 Interval = tuple[float | None, float | None]
-GateOutcome = Literal["pass", "fail", "inconclusive", "not_measured"]
+GateOutcome = Literal["pass", "fail", "inconclusive", "not_measured", "waived"]
 RunOutcome = Literal["pass", "fail", "inconclusive", "error"]
 
 
@@ -74,6 +74,28 @@ class CandidateRecord:
 
 
 @dataclass(frozen=True)
+class WaiverRecord:
+    """A person's decision to ship although a gate fails.
+
+    Attributes:
+        gate: Such as ``top1 max_drop``.
+        target: On which target.
+        reason, by: Why, and who decided.
+        until: Last day on which it holds, ``YYYY-MM-DD``.
+        where: ``file:line:col`` of the entry.
+        status: ``used``; ``expired`` and ``unused`` fail the run.
+    """
+
+    gate: str
+    target: str
+    reason: str
+    by: str
+    until: str
+    where: str
+    status: Literal["used", "expired", "unused"]
+
+
+@dataclass(frozen=True)
 class VerdictRecord:
     """One judged gate.
 
@@ -83,7 +105,11 @@ class VerdictRecord:
         limit: The threshold, in the metric's unit.
         value: What was compared with the limit: the metric itself, or its drop or ratio against the float baseline.
         interval: Of ``value``.
+        outcome: ``waived`` is a fail that ``waiver`` excuses.
         why: One sentence.
+        confidence: Of ``interval``; ``None`` for a number without error bars.
+        method: How the number was obtained.
+        waiver: What excuses the fail.
     """
 
     gate: str
@@ -94,18 +120,57 @@ class VerdictRecord:
     outcome: GateOutcome
     why: str
     unit: str = ""
+    confidence: float | None = None
+    method: Literal["measured", "simulated", "estimated"] = "measured"
+    waiver: WaiverRecord | None = None
+
+
+@dataclass(frozen=True)
+class FlipRecord:
+    """A sample of the evaluation split on which what ships decides otherwise than the float baseline.
+
+    Attributes:
+        sample: Index in the split.
+        label: The truth, as text; empty if there is none for a single sample.
+        before, after: Decision of the float baseline and of what ships, as text.
+        right: Which of them is right: ``before`` is a sample that the optimisation lost.
+        image: The sample as a ``data:image/png;base64,`` URL, at most 96 pixels wide; empty if it is no image or the
+            data are private.
+    """
+
+    sample: int
+    label: str
+    before: str
+    after: str
+    right: Literal["before", "after", "neither", "unknown"]
+    image: str = ""
 
 
 @dataclass(frozen=True)
 class TargetRecord:
-    """What happened on one target. ``error`` is set, and ``shipped`` empty, if it could not be served."""
+    """What happened on one target. ``error`` is set, and ``shipped`` empty, if it could not be served.
+
+    Attributes:
+        machine: Facts about the device.
+        condition: State of the device before and after timing: load, frequency, throttling, temperature.
+        disturbed: Why the timings of this run cannot be trusted; each one sentence. Its latency gates are then
+            inconclusive.
+        protocol: How it was measured, its ``digest``, and ``looks``.
+        family: How many gates were judged at which level: ``{"gates", "level", "looks"}``.
+        flips: Samples whose decision flipped, at most the first 48; ``flip_count`` has all.
+    """
 
     shipped: str
     reason: str
     candidates: tuple[CandidateRecord, ...]
     verdicts: tuple[VerdictRecord, ...]
     machine: Mapping[str, Any] = field(default_factory=dict)
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    disturbed: tuple[str, ...] = ()
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    family: Mapping[str, Any] = field(default_factory=dict)
+    flips: tuple[FlipRecord, ...] = ()
+    flip_count: int = 0
     error: str = ""
 
     def candidate(self, name: str) -> CandidateRecord:
@@ -135,6 +200,8 @@ class LedgerRecord:
     target: str | None = None
     runtime: str | None = None
     candidate: str | None = None
+    unit: str = ""
+    better: Literal["lower", "higher"] = "higher"
 
 
 @dataclass(frozen=True)
@@ -155,7 +222,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that one ``edgeopt compile`` did."""
+    """Everything that one ``edgeopt compile`` did; ``waivers`` are all of its waivers file, used or not."""
 
     schema: int
     outcome: RunOutcome
@@ -167,6 +234,7 @@ class RunRecord:
     ledger: tuple[LedgerRecord, ...]
     stages: tuple[StageRecord, ...]
     provenance: Mapping[str, Any]
+    waivers: tuple[WaiverRecord, ...] = ()
 
     def to_json(self) -> str:
         """The record as indented JSON that :func:`load` reads back to an equal record."""

@@ -7,7 +7,7 @@ fails, anything else is inconclusive. What was not measured never passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeopt.errors import ExitCode
@@ -96,7 +96,11 @@ def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = 
         value, interval, unit = (
             (measurement.value, measurement.interval, measurement.unit) if measurement else (None,) * 3
         )
-        return VerdictRecord(gate.name, gate.metric, gate.limit, value, interval, outcome, why, unit or "")
+        judged = VerdictRecord(gate.name, gate.metric, gate.limit, value, interval, outcome, why, unit or "")
+        if measurement is None:
+            return judged
+        confidence = measurement.confidence if interval else None
+        return replace(judged, confidence=confidence, method=measurement.method)
 
     if measurement is None:
         return verdict("not_measured", "nothing measures it on this target")
@@ -255,6 +259,6 @@ def outcome_of(verdicts: Sequence[VerdictRecord], errors: bool) -> tuple[RunOutc
         return "error", ExitCode.TOOL_FAILED
     if "fail" in outcomes:
         return "fail", ExitCode.GATE_FAILED
-    if outcomes - {"pass"}:
+    if outcomes - {"pass", "waived"}:
         return "inconclusive", ExitCode.INCONCLUSIVE
     return "pass", ExitCode.OK

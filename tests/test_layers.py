@@ -26,7 +26,8 @@ FLOORS = (
     {"training", "pruning"},
     {"stage", "record", "metrics"},
     {"target", "data", "measure"},
-    {"recipe", "artifact", "reference", "provenance", "access"},
+    {"recipe", "artifact", "reference", "provenance", "protocol"},
+    {"access"},
     {"config"},
     {"errors", "events", "registry", "statistics", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 _WIDTH_OF_A_FILE = 116
 _ROOMY = 108  # from this width on, a value and its interval stand on one line
-_STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "bold yellow", "not_measured": "bold magenta"}
+_STYLES = {
+    "pass": "green",
+    "fail": "bold red",
+    "inconclusive": "bold yellow",
+    "not_measured": "bold magenta",
+    "waived": "bold red",
+}
 
 
 def print_summary(record: RunRecord, stream: TextIO) -> None:

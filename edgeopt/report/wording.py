@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     from edgeopt.record import Interval, RunRecord, VerdictRecord
 
 #: How each outcome of a gate is written. Only ``pass`` may look like a pass.
-VERDICT_WORDS = {"pass": "pass", "fail": "FAIL", "inconclusive": "inconclusive", "not_measured": "not measured"}
+VERDICT_WORDS = {
+    "pass": "pass",
+    "fail": "FAIL",
+    "inconclusive": "inconclusive",
+    "not_measured": "not measured",
+    "waived": "WAIVED",
+}
 #: One sign per outcome, always shown beside the word, never instead of it.
-VERDICT_SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not_measured": "○"}
+VERDICT_SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not_measured": "○", "waived": "!"}
 
 SHIP, DONT_SHIP, CANT_TELL = "SHIP", "DON'T SHIP", "CAN'T TELL"
 NOT_MEASURED = VERDICT_WORDS["not_measured"]

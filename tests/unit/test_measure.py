@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.access import local
 from edgeopt.errors import StageError
-from edgeopt.measure import Candidate, Measurement, Protocol, compare, latencies, measure, peak_memory_mib
+from edgeopt.measure import Candidate, Measurement, compare, latencies, measure, peak_memory_mib
+from edgeopt.protocol import Protocol
 from edgeopt.statistics import samples_needed
 
 QUICK = Protocol(percentile=90, min_seconds=0, min_runs=1, max_seconds=60, warmup_seconds=0, warmup_runs=2)

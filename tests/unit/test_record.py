@@ -99,6 +99,7 @@ def test_the_json_has_the_keys_that_other_tools_read():
     data = json.loads(RECORD.to_json())
     assert list(data) == [
         "schema", "outcome", "exit_code", "started", "seconds", "recipe", "targets", "ledger", "stages", "provenance",
+        "waivers",
     ]  # fmt: skip
     candidate = data["targets"]["cpu"]["candidates"][1]
     assert candidate["artifact"] == {"kind": "openvino-model", "digest": "a" * 64, "size_mib": 0.25, "path": "cpu"}
