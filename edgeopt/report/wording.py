@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeopt.measure import Measurement
-    from edgeopt.record import Interval, RunRecord, VerdictRecord
+    from edgeopt.record import Interval, RunRecord, VerdictRecord, WaiverRecord
 
 #: How each outcome of a gate is written. Only ``pass`` may look like a pass.
 VERDICT_WORDS = {
@@ -26,6 +26,8 @@ SHIP, DONT_SHIP, CANT_TELL = "SHIP", "DON'T SHIP", "CAN'T TELL"
 NOT_MEASURED = VERDICT_WORDS["not_measured"]
 NOT_SERVED = "not served"
 INTERVAL_NOTE = "A ? inside brackets means that the samples cannot bound that side."
+
+INVALID_WAIVERS = frozenset({"expired", "unused"})  # these fail the run
 
 _RATIO_UNITS = frozenset({"×", "x", "ratio"})
 _NAMED_GATES = 3  # how many gates the one-sentence decision spells out
@@ -212,21 +214,35 @@ def decision(record: RunRecord) -> Decision:
     gates = [(name, gate) for name, target in record.targets.items() for gate in target.verdicts]
     failed = [_named(name, gate) for name, gate in gates if gate.outcome == "fail"]
     undecided = [_named(name, gate) for name, gate in gates if gate.outcome in ("inconclusive", "not_measured")]
+    waived = [_named(name, gate) for name, gate in gates if gate.outcome == "waived"]
     broken = [f"{clean(name)} ({one_line(target.error)})" for name, target in record.targets.items() if target.error]
+    invalid = [waiver_problem(waiver) for waiver in record.waivers if waiver.status in INVALID_WAIVERS]
 
+    of_all = f"of {count(len(gates), 'gate')}"
     reasons = []
     if failed:
-        reasons.append(f"{len(failed)} of {count(len(gates), 'gate')} failed: {_listed(failed)}")
+        reasons.append(f"{len(failed)} {of_all} failed: {_listed(failed)}")
+    if invalid:
+        reasons.append(_listed(invalid))
     if undecided:
-        reasons.append(f"{len(undecided)} of {count(len(gates), 'gate')} could not be decided: {_listed(undecided)}")
+        reasons.append(f"{len(undecided)} {of_all} could not be decided: {_listed(undecided)}")
     if broken:
         reasons.append(f"{count(len(broken), 'target')} could not be served: {_listed(broken)}")
+    excused = [f"with {count(len(waived), 'waived gate')} {of_all}: {_listed(waived)}"] if waived else []
     if record.outcome == "pass" and not reasons:
         held = f"all {count(len(gates), 'gate')} passed" if len(gates) > 1 else "the only gate passed"
-        sentence = f"{held} on {count(len(record.targets), 'target')}" if gates else "no gate was set, so none failed"
-        return Decision(SHIP, _sentence(sentence))
-    word = DONT_SHIP if failed or record.outcome == "fail" else CANT_TELL
-    return Decision(word, _sentence("; ".join(reasons) or f"the run ended with the outcome {record.outcome}"))
+        plain = f"{held} on {count(len(record.targets), 'target')}" if gates else "no gate was set, so none failed"
+        return Decision(SHIP, _sentence("".join(excused) or plain))
+    word = DONT_SHIP if failed or invalid or record.outcome == "fail" else CANT_TELL
+    return Decision(word, _sentence("; ".join(reasons + excused) or f"the run ended with the outcome {record.outcome}"))
+
+
+def waiver_problem(waiver: WaiverRecord) -> str:
+    """What is wrong with a waiver that fails the run."""
+    name = f"the waiver of {clean(waiver.gate)} on {clean(waiver.target)} ({clean(waiver.where)})"
+    if waiver.status == "expired":
+        return f"{name} expired after {clean(waiver.until)}"
+    return f"{name} is not needed: its gate did not fail, so it must be removed"
 
 
 def _named(target: str, gate: VerdictRecord) -> str:

@@ -17,6 +17,7 @@ from edgeopt.record import (
     StageRecord,
     TargetRecord,
     VerdictRecord,
+    WaiverRecord,
 )
 
 Samples = dict[str, dict[str, np.ndarray]]
@@ -97,6 +98,13 @@ P99 = VerdictRecord("latency_p99_ms max", "latency_p99_ms", 0.5, 0.593, (0.51, 0
 RATIO = VerdictRecord("latency_ratio max", "latency_ratio", 0.8, 0.385, (0.374, 0.397), "pass", "all below 0.8", "1")
 SIZE = VerdictRecord("size_mib max_ratio", "size_mib", 0.5, 0.158, None, "pass", "it is exact", "1")
 POWER = VerdictRecord("power_mw max", "power_mw", 900.0, None, None, "not_measured", "the board has no rails", "mW")
+MEMORY = VerdictRecord(
+    "peak_memory_mib max", "peak_memory_mib", 100.0, 118.4, None, "waived", "it is above 100", "MiB",
+    waiver=WaiverRecord(
+        "peak_memory_mib max", "cpu-openvino", "the new board has twice the memory", "Dana Ruiz", "2026-12-31",
+        "waivers.yaml:2:5", "used",
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -138,7 +146,7 @@ def record() -> RunRecord:
         seconds=187.4,
         recipe=RecipeRecord("digits", "recipes/digits/recipe.yaml", "cd" * 32, ("steps.prune.macs_ratio=0.5",)),
         targets={
-            "cpu-openvino": served(("openvino",), (TOP1_MIN, RATIO, SIZE)),
+            "cpu-openvino": served(("openvino",), (TOP1_MIN, RATIO, SIZE, MEMORY)),
             "cpu-onnxruntime": served(("onnxruntime",), (TOP1_MIN, P99, RATIO)),
             "cpu": served(("openvino", "onnxruntime"), (TOP1_MIN, TOP1_DROP, POWER)),
             "jetson": TargetRecord("", "", (), (), error="compile:jetson: no driver\n  fix: install one"),
@@ -146,13 +154,15 @@ def record() -> RunRecord:
         ledger=tuple(ledger),
         stages=tuple(stages),
         provenance={"edgeopt": "0.1.0", "git": "251f158", "tools": {"torch": "2.13.0", "openvino": "2026.4.1"}},
+        waivers=(MEMORY.waiver,),
     )
 
 
 @pytest.fixture
 def passing(record: RunRecord) -> RunRecord:
     """The same run with nothing but the target whose gates all pass."""
-    return replace(record, outcome="pass", exit_code=0, targets={"cpu-openvino": record.targets["cpu-openvino"]})
+    target = replace(record.targets["cpu-openvino"], verdicts=(TOP1_MIN, RATIO, SIZE))
+    return replace(record, outcome="pass", exit_code=0, targets={"cpu-openvino": target}, waivers=())
 
 
 @pytest.fixture

@@ -101,10 +101,25 @@ def test_a_run_whose_gates_all_pass_ships(passing):
 def test_a_failed_gate_decides_even_when_a_target_could_not_be_served(record):
     answer = wording.decision(record)
     assert answer.word == "DON'T SHIP"
-    assert "1 of 9 gates failed: latency_p99_ms max on cpu-onnxruntime (0.593 ms [0.510, 0.750], limit ≤ 0.5 ms)" in (
+    assert "1 of 10 gates failed: latency_p99_ms max on cpu-onnxruntime (0.593 ms [0.510, 0.750], limit ≤ 0.5 ms)" in (
         answer.sentence
     )
     assert "jetson (compile:jetson: no driver; fix: install one)" in answer.sentence
+
+
+def test_a_run_that_ships_with_a_waived_gate_says_so_first(record):
+    target = record.targets["cpu-openvino"]
+    answer = wording.decision(replace(record, outcome="pass", targets={"cpu-openvino": target}))
+    assert answer.word == "SHIP"
+    assert answer.sentence.startswith("With 1 waived gate of 4 gates: peak_memory_mib max on cpu-openvino (118 MiB")
+
+
+@pytest.mark.parametrize(("status", "text"), [("expired", "expired after 2026-12-31"), ("unused", "is not needed")])
+def test_an_expired_or_unused_waiver_forbids_to_ship(passing, record, status, text):
+    waiver = replace(record.waivers[0], status=status)
+    answer = wording.decision(replace(passing, outcome="fail", waivers=(waiver,)))
+    assert answer.word == "DON'T SHIP"
+    assert f"The waiver of peak_memory_mib max on cpu-openvino (waivers.yaml:2:5) {text}" in answer.sentence
 
 
 @pytest.mark.parametrize(("name", "outcome"), [("cpu", "inconclusive"), ("jetson", "error")])
