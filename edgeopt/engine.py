@@ -11,10 +11,10 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from edgeopt import data, events, provenance, registry, verdict
+from edgeopt import data, events, provenance, registry, verdict, waivers
 from edgeopt.access import Agent
 from edgeopt.artifact import Action, Artifact, Store, digest_of, first_difference
 from edgeopt.contest import Contest, Evaluated
@@ -63,6 +63,7 @@ def execute(
     reuse: bool = True,
     keep_going: bool = False,
     connect: Connect = connect,
+    today: date | None = None,
 ) -> Execution:
     """Run a plan.
 
@@ -73,6 +74,7 @@ def execute(
         reuse: Whether finished actions of the store are reused.
         keep_going: After a failure, go on with the steps and targets that do not need what failed.
         connect: Starts an agent on a device.
+        today: On which waivers must hold; by default that of UTC.
 
     Raises:
         EdgeoptError: A step failed, unless ``keep_going``; a tool is missing; the data are wrong.
@@ -92,7 +94,7 @@ def execute(
     )
     raw = data.raw_spec(plan.recipe.input, plan.recipe.preprocess)
     splits = data.open_splits(plan.recipe.data, raw, plan.root)
-    run = _Run(plan, store, sink, splits, reuse, keep_going, connect)
+    run = _Run(plan, store, sink, splits, reuse, keep_going, connect, today or datetime.now(UTC).date())
     with run.agents():
         for step in plan.steps:
             run.step(step)
@@ -112,6 +114,7 @@ class _Run:
     reuse: bool
     keep_going: bool
     connect: Connect
+    today: date
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     stages: list[StageRecord] = field(default_factory=list)
@@ -305,6 +308,7 @@ class _Run:
             ),
         )
         record, self.samples[name] = contest.run()
+        record = waivers.apply(self.plan.waivers, name, record, self.today)
         for candidate in record.candidates:
             for m in candidate.measurements:
                 if m.metric in verdict.DEVICE_METRICS:
@@ -335,7 +339,8 @@ class _Run:
 
     def finish(self, started: float) -> Execution:
         verdicts = [judged for target in self.targets.values() for judged in target.verdicts]
-        outcome, code = verdict.outcome_of(verdicts, errors=bool(self.failed))
+        settled = waivers.settle(self.plan.waivers, self.targets, self.today)
+        outcome, code = verdict.outcome_of(verdicts, bool(self.failed), settled)
         machine = _fingerprint(None)
         record = RunRecord(
             schema=SCHEMA,
@@ -347,7 +352,11 @@ class _Run:
             targets=self.targets,
             ledger=tuple(self._ledger()),
             stages=tuple(self.stages),
-            provenance=provenance.collect(self.plan.root, (*self.plan.tools, "numpy", "scipy"), machine),
+            provenance={
+                **provenance.collect(self.plan.root, (*self.plan.tools, "numpy", "scipy"), machine),
+                "data": {name: split.digest for name, split in self.splits.items()},
+            },
+            waivers=settled,
         )
         self._emit(events.RunFinished, outcome=outcome, exit_code=int(code), seconds=record.seconds)
         return Execution(record, self.shipped, self.samples)

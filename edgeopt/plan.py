@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeopt import config, reference, registry, verdict
+from edgeopt import config, reference, registry, verdict, waivers
 from edgeopt import target as target_files
 from edgeopt.artifact import canonical, digest_of, file_digest
 from edgeopt.config import Document
@@ -19,6 +19,7 @@ from edgeopt.errors import ConfigError, PlanError
 from edgeopt.recipe import Gates, Recipe, TargetSpec
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
+from edgeopt.waivers import Waiver
 
 #: What a step leaves behind, as the ledger calls it.
 LEDGER_NAMES = {"prune": "pruned", "distill": "distilled"}
@@ -90,6 +91,7 @@ class Plan:
         path: The recipe file.
         digest: sha256 of the recipe's canonical content, after overrides.
         steps: In an order in which inputs come first.
+        waivers: Of the waivers file; no part of any cache key.
     """
 
     recipe: Recipe
@@ -99,6 +101,7 @@ class Plan:
     steps: tuple[Step, ...]
     targets: Mapping[str, TargetPlan]
     ledger: tuple[LedgerPoint, ...]
+    waivers: tuple[Waiver, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -137,16 +140,19 @@ def tools_of(step: Step) -> tuple[str, ...]:
     return tuple(sorted({*stage.tools, *plugin_tools}))
 
 
-def plan(recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> Plan:
+def plan(
+    recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = (), waivers_file: Path | None = None
+) -> Plan:
     """Make the plan of a recipe.
 
     Args:
         recipe: The recipe file, or the folder that holds ``recipe.yaml``.
         overrides: ``a.b=c`` assignments.
         only: Names of the targets to plan for; all if empty.
+        waivers_file: Instead of the ``waivers.yaml`` beside the recipe.
 
     Raises:
-        ConfigError: With every problem of the recipe and its target files.
+        ConfigError: With every problem of the recipe, its target files and its waivers.
         PlanError: They are valid but do not fit together.
     """
     path = recipe / "recipe.yaml" if recipe.is_dir() else recipe
@@ -154,9 +160,12 @@ def plan(recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) 
     parsed = document.read(Recipe)
     steps = _read_steps(document)
     _check_references(document, path.parent)
-    targets = _read_targets(document, parsed, path.parent, only) if parsed else {}
+    known = _read_targets(document, parsed, path.parent, only) if parsed else {}
+    targets = {name: entry for name, entry in known.items() if not only or name in only}
+    waived: tuple[Waiver, ...] = ()
     if parsed:
         _check_names(document, parsed, targets)
+        waived = _read_waivers(document, parsed, known, waivers.locate(path.parent, waivers_file))
     document.check()
     if parsed is None:
         raise ConfigError("cannot be read", where=str(path))
@@ -176,7 +185,23 @@ def plan(recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) 
         steps=tuple(builder.steps.values()),
         targets=builder.targets,
         ledger=tuple(builder.ledger),
+        waivers=waived,
     )
+
+
+def _read_waivers(
+    document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]], file: Path | None
+) -> tuple[Waiver, ...]:
+    """Those of the file, if there is one; what is wrong with them becomes a problem of the recipe."""
+    gates = {
+        name: [gate.name for gate in verdict.gates_of(target.gates, recipe.gates, spec.gates)]
+        for name, (target, _, spec) in targets.items()
+    }
+    try:
+        return waivers.read(file, gates) if file else ()
+    except ConfigError as error:
+        document.include(error)
+        return ()
 
 
 def _read_steps(document: Document) -> list[tuple[str, Params]]:
@@ -277,7 +302,7 @@ def _read_targets(
             raise ConfigError(
                 f"the recipe has no target {name!r}{registry.hint(name, found)}", where=f"--target {name}"
             )
-    return {name: entry for name, entry in found.items() if not only or name in only}
+    return found
 
 
 def _check_names(

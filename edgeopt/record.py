@@ -20,6 +20,7 @@ SCHEMA = 1
 Interval = tuple[float | None, float | None]
 GateOutcome = Literal["pass", "fail", "inconclusive", "not_measured", "waived"]
 RunOutcome = Literal["pass", "fail", "inconclusive", "error"]
+WaiverStatus = Literal["used", "expired", "unused", "not_judged"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class WaiverRecord:
         reason, by: Why, and who decided.
         until: Last day on which it holds, ``YYYY-MM-DD``.
         where: ``file:line:col`` of the entry.
-        status: ``used``; ``expired`` and ``unused`` fail the run.
+        status: ``used`` excused a fail; ``expired`` and ``unused`` (its gate passes) fail the run; ``not_judged`` if
+            the target was not part of the run or not served, or the gate could not be decided.
     """
 
     gate: str
@@ -92,7 +94,7 @@ class WaiverRecord:
     by: str
     until: str
     where: str
-    status: Literal["used", "expired", "unused"]
+    status: WaiverStatus
 
 
 @dataclass(frozen=True)

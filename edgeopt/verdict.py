@@ -13,7 +13,7 @@ from typing import Literal
 from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement
 from edgeopt.recipe import Gates, Limit
-from edgeopt.record import GateOutcome, RunOutcome, VerdictRecord
+from edgeopt.record import GateOutcome, RunOutcome, VerdictRecord, WaiverRecord
 
 Bound = Literal["max", "min", "max_drop", "max_ratio"]
 
@@ -104,6 +104,8 @@ def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = 
 
     if measurement is None:
         return verdict("not_measured", "nothing measures it on this target")
+    if measurement.broken:
+        return verdict("fail", measurement.why)
     if measurement.value is None:
         return verdict("not_measured", measurement.why or "it was not measured")
     if measurement.method != "measured" and measurement.method not in accept:
@@ -252,12 +254,17 @@ def _why_baseline(rejected: Mapping[str, str], baseline: str) -> str:
     )
 
 
-def outcome_of(verdicts: Sequence[VerdictRecord], errors: bool) -> tuple[RunOutcome, ExitCode]:
-    """The outcome of a run and its exit code: an error outweighs a failed gate, that an undecided one."""
+def outcome_of(
+    verdicts: Sequence[VerdictRecord], errors: bool, waivers: Sequence[WaiverRecord] = ()
+) -> tuple[RunOutcome, ExitCode]:
+    """The outcome of a run and its exit code: an error outweighs a failed gate, that an undecided one.
+
+    A waiver that has expired, or that nothing needed, weighs as much as a failed gate.
+    """
     outcomes = {verdict.outcome for verdict in verdicts}
     if errors:
         return "error", ExitCode.TOOL_FAILED
-    if "fail" in outcomes:
+    if "fail" in outcomes or {waiver.status for waiver in waivers} & {"expired", "unused"}:
         return "fail", ExitCode.GATE_FAILED
     if outcomes - {"pass", "waived"}:
         return "inconclusive", ExitCode.INCONCLUSIVE

@@ -23,7 +23,7 @@ FLOORS = (
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
-    {"training", "pruning"},
+    {"training", "pruning", "compare", "waivers"},
     {"stage", "record", "metrics"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},

@@ -28,6 +28,9 @@ FORMAT = typer.Option(Format.TEXT, "--format", help="How to print the result on 
 CACHE = typer.Option(None, "--cache", help="Folder of the store. [default: $EDGEOPT_CACHE, or the user's cache folder]")
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a value of the recipe; may be repeated.")
 TARGET = typer.Option([], "--target", metavar="NAME", help="Only this target of the recipe; may be repeated.")
+WAIVERS = typer.Option(
+    None, "--waivers", metavar="FILE", help="Waived gates. [default: waivers.yaml beside the recipe, if it is there]"
+)
 RECIPE = typer.Argument(..., help="The recipe file, or the folder that holds recipe.yaml.", show_default=False)
 
 

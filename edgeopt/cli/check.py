@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from edgeopt.cli._run import FORMAT, RECIPE, SET, TARGET, Format, command, print_json
+from edgeopt.cli._run import FORMAT, RECIPE, SET, TARGET, WAIVERS, Format, command, print_json
 
 
 @command
@@ -14,6 +14,7 @@ def check(
     recipe: Path = RECIPE,
     target: list[str] = TARGET,
     set_: list[str] = SET,
+    waivers: Path | None = WAIVERS,
     format_: Format = FORMAT,
 ) -> None:
     """Check a recipe and its targets, and show the plan. Runs none of your code."""
@@ -21,7 +22,7 @@ def check(
     from edgeopt.plan import plan as make_plan
     from edgeopt.plan import tools_of
 
-    plan = make_plan(recipe, set_, target)
+    plan = make_plan(recipe, set_, target, waivers)
     missing = sorted(tool for tool in plan.tools if not provenance.tool_version(tool))
     if format_ is Format.JSON:
         print_json(

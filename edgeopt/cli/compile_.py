@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from edgeopt.cli._run import CACHE, FORMAT, RECIPE, SET, TARGET, Format, command, open_store
+from edgeopt.cli._run import CACHE, FORMAT, RECIPE, SET, TARGET, WAIVERS, Format, command, open_store
 
 
 @command
@@ -15,6 +15,7 @@ def compile_command(
     target: list[str] = TARGET,
     out: Path | None = typer.Option(None, "--out", help="Folder of the results. [default: build/RECIPE-NAME]"),
     set_: list[str] = SET,
+    waivers: Path | None = WAIVERS,
     explain: bool = typer.Option(False, "--explain", help="Say for every step why it ran or was reused."),
     no_cache: bool = typer.Option(False, "--no-cache", help="Do every step again, whatever the store holds."),
     keep_going: bool = typer.Option(False, "--keep-going", help="After a failure, go on with the other targets."),
@@ -30,7 +31,7 @@ def compile_command(
     from edgeopt import console, engine, events, publish
     from edgeopt.plan import plan as make_plan
 
-    plan = make_plan(recipe, set_, target)
+    plan = make_plan(recipe, set_, target, waivers)
     folder = out or Path("build") / plan.recipe.name
     publish.check_folder(folder)
     store = open_store(cache)
