@@ -1,1 +1,0 @@
-"""Release against release."""

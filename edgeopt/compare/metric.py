@@ -1,0 +1,230 @@
+"""One metric of what ships, on one target: whether it changed, and whether that can be known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeopt import protocol, statistics
+from edgeopt.compare.model import Change, Release, Result
+from edgeopt.measure import Measurement
+from edgeopt.record import CandidateRecord, Interval, TargetRecord
+from edgeopt.statistics import Estimate
+
+#: Facts of a device without which its timings are those of another one. The others may explain a change.
+_SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
+
+
+@dataclass(frozen=True)
+class Side:
+    """A target in one of the runs."""
+
+    name: str
+    release: Release
+    target: TargetRecord
+
+    @property
+    def shipped(self) -> CandidateRecord:
+        return self.target.candidate(self.target.shipped)
+
+    @property
+    def baseline(self) -> CandidateRecord:
+        return self.target.baseline_of(self.shipped)
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Digests of what was evaluated."""
+        digests = self.release.record.provenance.get("data", {})
+        return {name: digest for name, digest in digests.items() if name.startswith("evaluate")}
+
+    def samples(self, candidate: CandidateRecord) -> npt.NDArray[np.int64] | None:
+        return self.release.samples.get(self.name, {}).get(candidate.id)
+
+    def noise(self) -> float:
+        """By how much, at most, a candidate differed from itself while this run was measured."""
+        found = (m for c in self.target.candidates if (m := c.measurement("latency_ratio_noise")) and m.value)
+        bounds = (bound for m in found for bound in (m.interval or (m.value,)))
+        return max((max(bound, 1 / bound) - 1 for bound in bounds if bound), default=0.0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric on both sides."""
+
+    old: Side
+    new: Side
+    metric: str
+    tolerance: float
+    tolerances: Mapping[str, float]
+
+    def change(self) -> Change:
+        was, now = self.old.shipped.measurement(self.metric), self.new.shipped.measurement(self.metric)
+        known = now or was
+        assert known is not None
+        is_accuracy = any(self.metric in [m.metric for m in s.shipped.selection] for s in (self.old, self.new))
+        accepted = self.tolerances.get(self.metric, 0.0 if is_accuracy else self.tolerance)
+        reason = self._obstacle(was, now, is_accuracy)
+        result: Result = "not_comparable"
+        effect, confidence, regression = None, None, False
+        if not reason and was is not None and now is not None:
+            confidence = None if was.interval is None and now.interval is None else min(was.confidence, now.confidence)
+            if is_accuracy:
+                effect = self._difference(_estimate(now), _estimate(was))
+                result, regression, reason = self._accuracy(effect, known.better, accepted)
+            else:
+                effect = self._ratio(was, now, self.old.shipped, self.new.shipped)
+                result, regression, reason = self._resource(effect, known, accepted)
+        return Change(
+            metric=self.metric,
+            unit=known.unit,
+            better=known.better,
+            before=was,
+            after=now,
+            result=result,
+            scale="difference" if is_accuracy else "ratio",
+            value=effect.value if effect else None,
+            interval=effect.interval if effect and confidence else None,
+            confidence=confidence,
+            tolerance=accepted,
+            regression=regression,
+            why=reason,
+        )
+
+    def _obstacle(self, was: Measurement | None, now: Measurement | None, is_accuracy: bool) -> str:
+        """Why the two numbers cannot be compared; empty if they can."""
+        for measurement, run in ((was, "earlier"), (now, "later")):
+            if measurement is None:
+                return f"the {run} run does not have it"
+            if measurement.value is None:
+                return f"not measured in the {run} run: {measurement.why or 'no reason is given'}"
+        assert was is not None
+        assert now is not None
+        for what in ("method", "unit", "better"):
+            if getattr(was, what) != getattr(now, what):
+                return f"the {what} was {getattr(was, what)}, now it is {getattr(now, what)}"
+        if is_accuracy:
+            return "" if self.old.data == self.new.data else "the runs evaluated different data"
+        if was.protocol != now.protocol:
+            changed = protocol.differences(self.old.target.protocol, self.new.target.protocol)
+            listed = "; ".join(f"{d.field}: {d.a} before, {d.b} now" for d in changed)
+            return f"the measuring protocols differ: {listed or 'the record does not say in what'}"
+        if was.protocol:
+            old, new = ({k: s.target.machine.get(k) for k in _SAME_MACHINE} for s in (self.old, self.new))
+            listed = "; ".join(f"{k}: {old[k]} before, {new[k]} now" for k in old if old[k] != new[k])
+            if listed:
+                return f"the machines differ: {listed}"
+            for side, run in ((self.old, "earlier"), (self.new, "later")):
+                if side.target.disturbed:
+                    return f"the machine was disturbed in the {run} run: {'; '.join(side.target.disturbed)}"
+        if not was.value or was.value < 0 or not now.value or now.value < 0:
+            return "a ratio needs two positive numbers"
+        return ""
+
+    def _difference(self, now: Estimate, was: Estimate) -> Estimate:
+        if now == was and self._same_artifact:
+            return Estimate(0.0, (0.0, 0.0))
+        return statistics.independent_difference(now, was)
+
+    @property
+    def _same_artifact(self) -> bool:
+        return self.old.shipped.artifact.digest == self.new.shipped.artifact.digest
+
+    def _accuracy(self, change: Estimate, better: str, accepted: float) -> tuple[Result, bool, str]:
+        low, high = change.interval
+        least, most = (low, high) if better == "lower" else (_negative(high), _negative(low))  # of how much worse it is
+        if change.interval == (0, 0):
+            return "no_difference", False, "the same artefact on the same data"
+        note = "" if self.old.data else "; the record does not say whether both evaluated the same data"
+        if least is not None and least > 0:
+            beyond = least > accepted
+            return "worse", beyond, f"the whole interval is worse{_than(beyond, f'{accepted:g}')}{note}"
+        if most is not None and most < 0:
+            return "better", False, f"the whole interval is better{note}"
+        return "no_difference", False, f"the interval contains 0{note}"
+
+    def _resource(self, change: Estimate, kind: Measurement, accepted: float) -> tuple[Result, bool, str]:
+        if not kind.protocol and kind.interval is None:  # a number without noise, such as the size of a file
+            beyond = _result(change, kind.better, accepted) == "worse"
+            result = _result(change, kind.better, 0.0)
+            grown = f"it is exact{_than(beyond, f'{100 * accepted:g} %')}" if result == "worse" else "it is exact"
+            return result, beyond, grown
+        noise = max(self.old.noise(), self.new.noise()) if kind.unit == "ms" else 0.0
+        margin = max(accepted, noise)
+        beyond_text = f"{100 * accepted:g} %" + (f" and the noise floor of {100 * noise:.1f} %" if noise else "")
+        result = _result(change, kind.better, margin)
+        if result == "no_difference":
+            return result, False, f"not beyond {beyond_text} with the whole interval"
+        if self._same_artifact:
+            what = f"the artefact is the same byte for byte, yet it needs {change.value:.3g}× as much"
+            return "not_comparable", False, f"{what}: the machine has changed"
+        drift = self._drift()
+        if drift is None:
+            note = "; the float baselines differ, so that a drift of the machine cannot be told apart"
+            return result, result == "worse", f"the whole interval is beyond {beyond_text}{note}"
+        relative = _divided(change, drift)
+        if _result(relative, kind.better, margin) != result:
+            what = f"the unchanged float baseline changed by {drift.value:.3g}× as well: the machine has drifted"
+            return "no_difference", False, what
+        return (
+            result,
+            result == "worse",
+            f"the whole interval is beyond {beyond_text}; the unchanged float baseline: {drift.value:.3g}×",
+        )
+
+    def _drift(self) -> Estimate | None:
+        """How the float baseline changed, if it is byte for byte the same in both runs."""
+        old, new = self.old.baseline, self.new.baseline
+        was, now = old.measurement(self.metric), new.measurement(self.metric)
+        if old.artifact.digest != new.artifact.digest or old.runtime != new.runtime:
+            return None
+        if was is None or now is None or not was.value or not now.value or was.protocol != now.protocol:
+            return None
+        return self._ratio(was, now, old, new)
+
+    def _ratio(self, was: Measurement, now: Measurement, old: CandidateRecord, new: CandidateRecord) -> Estimate:
+        """``now / was``: from the raw samples where both runs have them, else from the two intervals."""
+        before, after = self.old.samples(old), self.new.samples(new)
+        percentile = self.metric.removeprefix("latency_p").removesuffix("_ms")
+        if before is None or after is None or f"latency_p{percentile}_ms" != self.metric:
+            return _divided(_estimate(now), _estimate(was))
+        return statistics.independent_ratio(after, before, float(percentile) / 100, min(was.confidence, now.confidence))
+
+
+def _estimate(measurement: Measurement) -> Estimate:
+    """A number without error bars is its own interval."""
+    assert measurement.value is not None
+    return Estimate(measurement.value, measurement.interval or (measurement.value, measurement.value))
+
+
+def _divided(a: Estimate, b: Estimate) -> Estimate:
+    """a / b of independent positive estimates, by the difference of their logarithms."""
+    log_a, log_b = (Estimate(math.log(e.value), _mapped(e.interval, math.log)) for e in (a, b))
+    change = statistics.independent_difference(log_a, log_b)
+    return Estimate(math.exp(change.value), _mapped(change.interval, math.exp))
+
+
+def _mapped(interval: Interval, function: Callable[[float], float]) -> Interval:
+    low, high = (None if bound is None else function(bound) for bound in interval)
+    return low, high
+
+
+def _result(ratio: Estimate, better: str, margin: float) -> Result:
+    """Whether the whole interval of a ratio lies beyond ``margin``."""
+    low, high = ratio.interval
+    if high is not None and high < 1 / (1 + margin):
+        return "better" if better == "lower" else "worse"
+    if low is not None and low > 1 + margin:
+        return "worse" if better == "lower" else "better"
+    return "no_difference"
+
+
+def _negative(bound: float | None) -> float | None:
+    return None if bound is None else -bound
+
+
+def _than(beyond: bool, accepted: str) -> str:
+    return f", by more than the tolerated {accepted}" if beyond else f", but not by more than the tolerated {accepted}"
