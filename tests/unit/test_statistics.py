@@ -6,17 +6,27 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.signal import lfilter
+from scipy.stats import binom, binomtest
 
 from edgeopt import statistics
 from edgeopt.statistics import (
     bootstrap_interval,
+    effective_count,
+    mcnemar_exact,
     paired_bootstrap_interval,
+    paired_log_ratio,
     paired_proportion_difference,
     percentile_interval,
     proportion_interval,
+    quantile_log_ratio,
     ratio_interval,
     samples_needed,
+    serial_percentile_interval,
+    session_ratio,
+    smallest_proportion,
+    trials_needed,
+    wilson_interval,
 )
 
 REPEATS = 400
@@ -29,16 +39,22 @@ def covered(interval: statistics.Interval, truth: float) -> bool:
     return low is not None and high is not None and low <= truth <= high
 
 
-@pytest.mark.parametrize(("q", "needed"), [(0.5, 6), (0.9, 36), (0.99, 368), (0.1, 36)])
-def test_samples_needed_known_values(q: float, needed: int) -> None:
-    assert samples_needed(q) == needed
+@pytest.mark.parametrize(("q", "confidence", "needed"), [(0.9, 0.98, 64), (0.99, 0.98, 662), (0.5, 0.95, 9)])
+def test_samples_needed_as_mlperf_has_it(q: float, confidence: float, needed: int) -> None:
+    assert samples_needed(q, confidence) == needed
 
 
 @given(st.floats(0.02, 0.98), st.sampled_from([0.8, 0.95, 0.99]))
-def test_samples_needed_is_where_both_bounds_appear(q: float, confidence: float) -> None:
+def test_samples_needed_is_where_one_outlier_is_not_the_bound(q: float, confidence: float) -> None:
     n = samples_needed(q, confidence)
-    assert None not in percentile_interval(range(n), q, confidence).interval
-    assert None in percentile_interval(range(n - 1), q, confidence).interval if n > 1 else True
+    assert samples_needed(1 - q, confidence) == pytest.approx(n, abs=1)
+    tail = min(q, 1 - q)
+    assert binom.cdf(1, n, tail) <= (1 - confidence) / 2 < binom.cdf(1, n - 1, tail)
+    low, high = percentile_interval(range(n), q, confidence).interval
+    assert low is not None
+    assert high is not None
+    assert low > 0 or q > 0.5
+    assert high < n - 1 or q < 0.5
 
 
 @given(st.integers(1, 400), st.floats(0.02, 0.98), st.sampled_from([0.8, 0.95]))
@@ -60,6 +76,52 @@ def test_percentile_coverage() -> None:
     truth = math.exp(1.2815515655446004)  # p90 of the standard lognormal
     hits = sum(covered(percentile_interval(random.lognormal(size=200), 0.9).interval, truth) for _ in range(REPEATS))
     assert hits / REPEATS > LOWEST
+
+
+def autocorrelated(random: np.random.Generator, count: int, length: float) -> np.ndarray:
+    """(count,) standard normal, with a correlation that falls to 1/e within ``length``."""
+    keep = math.exp(-1 / length)
+    values = lfilter([1], [1, -keep], random.normal(size=count) * math.sqrt(1 - keep**2), zi=[keep * random.normal()])
+    return np.asarray(values[0])
+
+
+def test_a_drifting_series_is_worth_fewer_samples_and_gets_an_interval_that_covers() -> None:
+    random = np.random.default_rng(5)
+    naive, serial, truth = 0, 0, math.exp(1.2815515655446004 * 0.1)
+    for _ in range(200):
+        series = np.exp(0.1 * autocorrelated(random, 2000, 20))
+        naive += covered(percentile_interval(series, 0.9).interval, truth)
+        serial += covered(serial_percentile_interval(series, 0.9).interval, truth)
+    assert naive < 0.6 * 200
+    assert serial > LOWEST * 200
+
+
+def test_independent_samples_are_worth_nearly_all_of_their_number() -> None:
+    random = np.random.default_rng(6)
+    counts = [effective_count(random.lognormal(size=2000), 0.5) for _ in range(50)]
+    assert np.median(counts) > 1500
+    assert max(counts) <= 2000
+    assert effective_count(np.full(2000, 3.0), 0.5) == 2000
+    assert serial_percentile_interval(np.full(2000, 3.0), 0.99) == (3.0, (3.0, 3.0))
+
+
+def test_sessions_agree_on_the_geometric_mean_with_students_interval() -> None:
+    ratio, (low, high) = session_ratio(np.log([1.0, 1.1, 1.21]))
+    assert ratio == pytest.approx(1.1)
+    half = 4.302652729911275 * math.log(1.1) / math.sqrt(3)  # t of 97.5 % with 2 degrees of freedom; sd is log 1.1
+    assert (low, high) == pytest.approx((1.1 * math.exp(-half), 1.1 * math.exp(half)))
+    assert session_ratio([0.0, 0.0]) == (1.0, (None, None))
+    assert session_ratio([0.0, 0.0, 0.0]) == (1.0, (1.0, 1.0))
+
+
+@given(st.floats(0.5, 2.0))
+def test_what_slows_a_round_cancels_in_the_paired_ratio(factor: float) -> None:
+    random = np.random.default_rng(0)
+    base = random.lognormal(sigma=1.0, size=101)
+    assert paired_log_ratio(factor * base, base) == pytest.approx(math.log(factor), abs=1e-12)
+    assert quantile_log_ratio(factor * base, base, 0.1) == pytest.approx(math.log(factor), abs=1e-12)
+    other = random.permutation(base)
+    assert paired_log_ratio(base, other) == pytest.approx(-paired_log_ratio(other, base), abs=1e-12)
 
 
 def test_ratio_of_a_series_with_itself_is_exactly_one() -> None:
@@ -172,9 +234,9 @@ def test_stratified_resamples_keep_every_class() -> None:
                 np.min([np.divide((outputs == labels)[labels == c].sum(), (labels == c).sum()) for c in (0, 1)])
             )
 
-    with pytest.raises(ValueError, match="stratify"):
+    with pytest.raises(ValueError, match="strata"):
         bootstrap_interval(lowest_recall, labels, labels)
-    assert bootstrap_interval(lowest_recall, labels, labels, stratify=True).interval == (1, 1)
+    assert bootstrap_interval(lowest_recall, labels, labels, strata=labels).interval == (1, 1)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, 99.0])
@@ -183,3 +245,32 @@ def test_percent_is_not_taken_for_a_fraction(value: float) -> None:
         samples_needed(value)
     with pytest.raises(ValueError, match="between 0 and 1"):
         percentile_interval([1.0], 0.5, value)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (50, 100), (100, 100), (1, 2000)])
+def test_wilson_as_scipy_has_it(successes: int, n: int) -> None:
+    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson_interval(successes, n).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "p"), [(0, 0, 1.0), (5, 5, 1.0), (0, 5, 2 / 32), (1, 9, 2 * 11 / 1024)])
+def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
+    a = np.array([True] * only_a + [False] * only_b + [True, False])
+    b = np.array([False] * only_a + [True] * only_b + [True, False])
+    assert mcnemar_exact(a, b) == pytest.approx(p)
+    assert mcnemar_exact(b, a) == pytest.approx(p)
+
+
+@given(st.floats(1e-6, 0.5), st.sampled_from([0.9, 0.95, 0.99]))
+def test_a_proportion_needs_as_many_trials_as_make_no_event_unlikely(proportion: float, confidence: float) -> None:
+    n = trials_needed(proportion, confidence)
+    assert (1 - proportion) ** n <= 1 - confidence + 1e-9
+    assert n == 1 or (1 - proportion) ** (n - 1) > 1 - confidence - 1e-9
+    assert smallest_proportion(n, confidence) <= proportion * (1 + 1e-9)
+
+
+def test_the_rule_of_three() -> None:
+    assert trials_needed(0.001) == 2995
+    assert smallest_proportion(3000) == pytest.approx(0.001, rel=0.01)
+    with pytest.raises(ValueError, match="0 trials"):
+        smallest_proportion(0)
