@@ -23,14 +23,17 @@ import numpy.typing as npt
 
 from edgeopt import report
 from edgeopt.artifact import Artifact, digest_of, file_digest
+from edgeopt.compare import Comparison, Release
+from edgeopt.compare import load as load_comparison
 from edgeopt.errors import ConfigError, StoreError
-from edgeopt.record import RunRecord
+from edgeopt.record import RunRecord, load
 
 #: Target -> candidate -> (rounds,) int64 nanoseconds.
 Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 
 _RECORD = "run.json"
-_FILES = ("events.jsonl", "samples", "report.md", "report.html", "junit.xml")
+_COMPARISON = "comparison.json"
+_FILES = ("events.jsonl", "samples", "report.md", "report.html", "junit.xml", _COMPARISON)
 _MANIFEST = "manifest.json"
 #: Swapping two folders takes far less.
 _MOVING_SECONDS = 60.0
@@ -77,7 +80,12 @@ def _foreign(out: Path) -> list[str]:
 
 
 def publish(
-    out: Path, record: RunRecord, artifacts: Mapping[str, Artifact], samples: Samples, events: Path | None = None
+    out: Path,
+    record: RunRecord,
+    artifacts: Mapping[str, Artifact],
+    samples: Samples,
+    events: Path | None = None,
+    comparison: Comparison | None = None,
 ) -> None:
     """Write the folder of a run.
 
@@ -87,6 +95,7 @@ def publish(
         artifacts: Target -> the shipped artefact.
         samples: Raw latency samples.
         events: Event log to copy.
+        comparison: With an earlier run.
 
     Raises:
         StoreError: The disk is full, or the folder cannot be written.
@@ -100,7 +109,9 @@ def publish(
             _write_samples(fresh / "samples", samples)
             if events:
                 shutil.copyfile(events, fresh / "events.jsonl")
-            _write_reports(fresh, record, samples)
+            for name, text in _reports(record, samples, comparison).items():
+                _write(fresh / name, text)
+            _write(fresh / _RECORD, record.to_json())
             _swap(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -108,16 +119,36 @@ def publish(
         raise StoreError(f"cannot write the results: {error.strerror or error}", where=str(out)) from error
 
 
-def render_again(run: Path, record: RunRecord, samples: Samples) -> list[Path]:
+def render_again(run: Path, record: RunRecord, samples: Samples, comparison: Comparison | None = None) -> list[Path]:
     """Write the reports of a finished run anew, from its record; returns their paths.
 
+    Args:
+        run: The folder.
+        record: Of the run.
+        samples: Raw latency samples.
+        comparison: With an earlier run. Without it, the one that the run has, if any.
+
     Raises:
+        ConfigError: The run's own comparison is damaged.
         StoreError: The folder cannot be written.
     """
+    if comparison is None and (run / _COMPARISON).exists():
+        comparison = load_comparison(run / _COMPARISON)
     try:
-        return [_write(run / name, text) for name, text in report.render_all(record, samples).items()]
+        return [_write(run / name, text) for name, text in _reports(record, samples, comparison).items()]
     except OSError as error:
         raise StoreError(f"cannot write the reports: {error.strerror}", where=str(run)) from error
+
+
+def read_run(path: Path) -> Release:
+    """A finished run with its samples, given as its folder or its ``run.json``.
+
+    Raises:
+        ConfigError: It is not there, is no run, is damaged, or of another schema version.
+    """
+    loaded = load(path)
+    folder = path if path.is_dir() else path.parent
+    return Release(str(path), loaded, read_samples(folder, loaded))
 
 
 def read_samples(run: Path, record: RunRecord) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
@@ -131,11 +162,19 @@ def read_samples(run: Path, record: RunRecord) -> dict[str, dict[str, npt.NDArra
         for candidate in entry.candidates:
             file = run / "samples" / f"{target}.{candidate.id}.npy"
             if file.is_file():
-                try:
-                    found.setdefault(target, {})[candidate.id] = np.load(file, allow_pickle=False)
-                except (OSError, ValueError, EOFError) as error:
-                    raise ConfigError(f"the samples are damaged: {error}", where=str(file)) from error
+                found.setdefault(target, {})[candidate.id] = _read_series(file)
     return found
+
+
+def _read_series(file: Path) -> npt.NDArray[np.int64]:
+    """Latencies, (n,) int64 ns."""
+    try:
+        series: npt.NDArray[np.int64] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"the samples are damaged: {error}", where=str(file)) from error
+    if not isinstance(series, np.ndarray) or series.dtype != np.int64 or series.ndim != 1 or (series <= 0).any():
+        raise ConfigError("the samples are damaged: not a series of positive int64 nanoseconds", where=str(file))
+    return series
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -174,6 +213,7 @@ def _copy_artifact(artifact: Artifact, folder: Path, target: str, record: RunRec
         "meta": dict(artifact.meta),
         "recipe": asdict(record.recipe),
         "verdicts": {verdict.gate: verdict.outcome for verdict in entry.verdicts},
+        "waivers": [asdict(verdict.waiver) for verdict in entry.verdicts if verdict.waiver],
         "tools": record.provenance.get("tools", {}),
         "edgeopt": record.provenance.get("edgeopt", ""),
     }
@@ -189,10 +229,10 @@ def _write_samples(folder: Path, samples: Samples) -> None:
             (folder / f"{target}.{candidate}.npy").write_bytes(memory.getbuffer())
 
 
-def _write_reports(folder: Path, record: RunRecord, samples: Samples) -> None:
-    for name, text in report.render_all(record, samples).items():
-        _write(folder / name, text)
-    _write(folder / _RECORD, record.to_json())
+def _reports(record: RunRecord, samples: Samples, comparison: Comparison | None) -> dict[str, str]:
+    """File name -> text."""
+    texts = report.render_all(record, samples, comparison=comparison)
+    return {**texts, _COMPARISON: comparison.to_json()} if comparison else texts
 
 
 def _write(path: Path, text: str) -> Path:

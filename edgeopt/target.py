@@ -11,7 +11,9 @@ from edgeopt.errors import ConfigError
 from edgeopt.recipe import Frozen, Gates, Name, Size, unlike
 
 #: A target's artefact lies in the run's folder under the target's name, beside these.
-_RESERVED = frozenset({"samples", "run.json", "events.jsonl", "report.md", "report.html", "junit.xml"})
+_RESERVED = frozenset(
+    {"samples", "run.json", "events.jsonl", "report.md", "report.html", "junit.xml", "comparison.json"}
+)
 
 #: Features of a device that change how a model is quantized for it.
 Feature = Literal["vnni"]

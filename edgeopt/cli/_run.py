@@ -31,6 +31,7 @@ TARGET = typer.Option([], "--target", metavar="NAME", help="Only this target of 
 WAIVERS = typer.Option(
     None, "--waivers", metavar="FILE", help="Waived gates. [default: waivers.yaml beside the recipe, if it is there]"
 )
+AGAINST = typer.Option(None, "--against", metavar="RUN", help="An earlier run to compare with.")
 RECIPE = typer.Argument(..., help="The recipe file, or the folder that holds recipe.yaml.", show_default=False)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from edgeopt.cli._run import CACHE, FORMAT, RECIPE, SET, TARGET, WAIVERS, Format, command, open_store
+from edgeopt.cli._run import AGAINST, CACHE, FORMAT, RECIPE, SET, TARGET, WAIVERS, Format, command, open_store
 
 
 @command
@@ -16,6 +16,7 @@ def compile_command(
     out: Path | None = typer.Option(None, "--out", help="Folder of the results. [default: build/RECIPE-NAME]"),
     set_: list[str] = SET,
     waivers: Path | None = WAIVERS,
+    against: Path | None = AGAINST,
     explain: bool = typer.Option(False, "--explain", help="Say for every step why it ran or was reused."),
     no_cache: bool = typer.Option(False, "--no-cache", help="Do every step again, whatever the store holds."),
     keep_going: bool = typer.Option(False, "--keep-going", help="After a failure, go on with the other targets."),
@@ -23,17 +24,18 @@ def compile_command(
     format_: Format = FORMAT,
 ) -> None:
     """Take a trained model to gated artefacts for every target, with the evidence."""
-    import dataclasses
     import os
     import sys
     import tempfile
 
     from edgeopt import console, engine, events, publish
+    from edgeopt.compare import Release, compare
     from edgeopt.plan import plan as make_plan
 
     plan = make_plan(recipe, set_, target, waivers)
     folder = out or Path("build") / plan.recipe.name
     publish.check_folder(folder)
+    earlier = publish.read_run(against) if against else None  # it may be what the new run replaces
     store = open_store(cache)
     handle, log = tempfile.mkstemp(dir=store.root / "tmp", prefix="events-", suffix=".jsonl")
     os.close(handle)
@@ -42,7 +44,9 @@ def compile_command(
             execution = engine.execute(
                 plan, store, events.fan_out(lines, screen), reuse=not no_cache, keep_going=keep_going
             )
-        publish.publish(folder, execution.record, execution.shipped, execution.samples, Path(log))
+        release = Release(str(folder), execution.record, execution.samples)
+        comparison = compare(earlier, release) if earlier else None
+        publish.publish(folder, execution.record, execution.shipped, execution.samples, Path(log), comparison)
     finally:
         Path(log).unlink(missing_ok=True)
     record = execution.record
@@ -53,6 +57,9 @@ def compile_command(
             for stage in record.stages:
                 typer.echo(f"{stage.id}: {'reused' if stage.cached else 'ran'}: {stage.why}")
             typer.echo("")
-        console.print_summary(dataclasses.replace(record), sys.stdout)
+        console.print_summary(record, sys.stdout)
+        if comparison:
+            typer.echo("")
+            console.print_comparison(comparison, sys.stdout)
         typer.echo(f"report: {folder / 'report.html'}")
     raise typer.Exit(record.exit_code)

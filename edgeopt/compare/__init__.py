@@ -2,9 +2,9 @@
 
 Two runs are not interleaved: the machine may have drifted from one day to the other, which no interval within a run
 can see. So a change of latency, memory or energy counts only beyond a tolerance and beyond the noise floors of both
-runs, and, where the float baseline is byte for byte the same in both, also relative to it. Accuracies are compared as
-if their samples were independent. Both runs saw the same samples, but their outputs are not in the record: the
-interval is then wider than a paired one, so that no change is claimed which is not there.
+runs, and, where the float baseline is the same in both, also against it. Accuracies are compared as if their samples
+were independent. Both runs saw the same samples, but their outputs are not in the record: the interval is then wider
+than a paired one, so that no change is claimed which is not there.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from edgeopt.statistics import Estimate
 
 #: Facts of a device without which its timings are those of another one. The others may explain a change.
 _SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
+#: Two float baselines whose sizes differ by no more have the same architecture.
+_SAME_SIZE = 0.01
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ class Pair:
             if getattr(was, what) != getattr(now, what):
                 return f"the {what} was {getattr(was, what)}, now it is {getattr(now, what)}"
         if is_accuracy:
-            return "" if self.old.data == self.new.data else "the runs evaluated different data"
+            other = [n for n in {**self.old.data, **self.new.data} if self.old.data.get(n) != self.new.data.get(n)]
+            return f"the runs evaluated different data: {', '.join(other)}" if other else ""
         if was.protocol != now.protocol:
             changed = protocol.differences(self.old.target.protocol, self.new.target.protocol)
             listed = "; ".join(f"{d.field}: {d.a} before, {d.b} now" for d in changed)
@@ -136,7 +139,7 @@ class Pair:
     def _accuracy(self, change: Estimate, better: str, accepted: float) -> tuple[Result, bool, str]:
         low, high = change.interval
         least, most = (low, high) if better == "lower" else (_negative(high), _negative(low))  # of how much worse it is
-        if change.interval == (0, 0):
+        if low == 0 and high == 0:
             return "no_difference", False, "the same artefact on the same data"
         note = "" if self.old.data else "; the record does not say whether both evaluated the same data"
         if least is not None and least > 0:
@@ -163,23 +166,21 @@ class Pair:
             return "not_comparable", False, f"{what}: the machine has changed"
         drift = self._drift()
         if drift is None:
-            note = "; the float baselines differ, so that a drift of the machine cannot be told apart"
+            note = "; no float baseline is in both runs, so that a drift of the machine cannot be told apart"
             return result, result == "worse", f"the whole interval is beyond {beyond_text}{note}"
         relative = _divided(change, drift)
         if _result(relative, kind.better, margin) != result:
-            what = f"the unchanged float baseline changed by {drift.value:.3g}× as well: the machine has drifted"
-            return "no_difference", False, what
-        return (
-            result,
-            result == "worse",
-            f"the whole interval is beyond {beyond_text}; the unchanged float baseline: {drift.value:.3g}×",
-        )
+            what = f"not beyond {beyond_text} against the float baseline, which needs {drift.value:.3g}×"
+            return "no_difference", False, f"{what}: the machine has drifted"
+        what = f"the whole interval is beyond {beyond_text}, also against the float baseline"
+        return result, result == "worse", f"{what}, which needs {drift.value:.3g}×"
 
     def _drift(self) -> Estimate | None:
-        """How the float baseline changed, if it is byte for byte the same in both runs."""
+        """How the float baseline changed, if it is the same in both runs, or has the same size, as if trained again."""
         old, new = self.old.baseline, self.new.baseline
         was, now = old.measurement(self.metric), new.measurement(self.metric)
-        if old.artifact.digest != new.artifact.digest or old.runtime != new.runtime:
+        same_size = math.isclose(old.artifact.size_mib, new.artifact.size_mib, rel_tol=_SAME_SIZE)
+        if old.runtime != new.runtime or not (same_size or old.artifact.digest == new.artifact.digest):
             return None
         if was is None or now is None or not was.value or not now.value or was.protocol != now.protocol:
             return None
@@ -202,12 +203,16 @@ def _estimate(measurement: Measurement) -> Estimate:
 
 def _divided(a: Estimate, b: Estimate) -> Estimate:
     """a / b of independent positive estimates, by the difference of their logarithms."""
-    log_a, log_b = (Estimate(math.log(e.value), _mapped(e.interval, math.log)) for e in (a, b))
+    log_a, log_b = (Estimate(math.log(e.value), _mapped(e.interval, _log)) for e in (a, b))
     change = statistics.independent_difference(log_a, log_b)
     return Estimate(math.exp(change.value), _mapped(change.interval, math.exp))
 
 
-def _mapped(interval: Interval, function: Callable[[float], float]) -> Interval:
+def _log(bound: float) -> float | None:
+    return math.log(bound) if bound > 0 else None
+
+
+def _mapped(interval: Interval, function: Callable[[float], float | None]) -> Interval:
     low, high = (None if bound is None else function(bound) for bound in interval)
     return low, high
 

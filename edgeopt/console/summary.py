@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, TextIO
 
-from edgeopt.console.lines import writable
+from edgeopt.console import page
 from edgeopt.report import facts, wording
 from edgeopt.report.wording import Quantity, clean
 
 if TYPE_CHECKING:
-    from rich.box import Box
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
     from edgeopt.record import RunRecord, TargetRecord
 
-_WIDTH_OF_A_FILE = 116
-_ROOMY = 108  # from this width on, a value and its interval stand on one line
 _STYLES = {
     "pass": "green",
     "fail": "bold red",
@@ -29,37 +25,16 @@ _STYLES = {
 
 
 def print_summary(record: RunRecord, stream: TextIO) -> None:
-    """Write the summary to ``stream``.
-
-    A terminal gets its own width and colours, unless ``NO_COLOR`` is set; a file gets plain text of a fixed width.
-    Verdicts are words, so nothing is lost without colours.
-    """
-    from rich.console import Console
-
-    tty = stream.isatty()
-    width = Console(file=stream).width if tty else _WIDTH_OF_A_FILE
-    text = io.StringIO()
-    console = Console(
-        file=text,
-        width=width,
-        force_terminal=tty,
-        color_system="auto" if tty else None,
-        legacy_windows=False,
-        highlight=False,
-        emoji=False,
-    )
-    for part in _parts(record, console, ruled=tty):
-        console.print(part, soft_wrap=False)
-    lines = (line.rstrip() for line in text.getvalue().splitlines())
-    stream.write(writable("\n".join(lines) + "\n", stream))
+    """Write the summary to ``stream``. Verdicts are words, so nothing is lost without colours."""
+    page.write(lambda console: _parts(record, console), stream)
 
 
-def _parts(record: RunRecord, console: Console, ruled: bool) -> list[RenderableType]:
+def _parts(record: RunRecord, console: Console) -> list[RenderableType]:
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for name, target in record.targets.items():
-        parts += [_heading(name, target), *_table(target, console, ruled), *_complaints(target)]
+        parts += [_heading(name, target), *_table(target, console), *_complaints(target)]
     answer = wording.decision(record)
     outcome = {wording.SHIP: "pass", wording.DONT_SHIP: "fail"}.get(answer.word, "inconclusive")
     parts += [Text.assemble((answer.word, _STYLES[outcome]), f"  {answer.sentence}")]
@@ -80,20 +55,19 @@ def _heading(name: str, target: TargetRecord) -> Text:
     return ships.append(f"\n{clean(contest)}") if contest else ships
 
 
-def _table(target: TargetRecord, console: Console, ruled: bool) -> list[Table]:
-    from rich import box
+def _table(target: TargetRecord, console: Console) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
 
     rows = facts.metric_rows(target)
     if not rows:
         return []
-    table = Table(box=box.SIMPLE_HEAD if ruled else _plain_rule(), pad_edge=False)
+    table = Table(box=page.table_box(console), pad_edge=False)
     table.add_column("metric", overflow="fold")
     for title in ("float", "shipped", "threshold"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    between = " " if console.width >= _ROOMY else "\n"
+    between = " " if console.width >= page.ROOMY else "\n"
     for row in rows:
         word = wording.verdict(row.outcome) if row.outcome else ""
         table.add_row(
@@ -104,13 +78,6 @@ def _table(target: TargetRecord, console: Console, ruled: bool) -> list[Table]:
             Text(word, _STYLES.get(row.outcome, "")),
         )
     return [table]
-
-
-def _plain_rule() -> Box:
-    """Columns apart by spaces, and a line of ASCII under the header."""
-    from rich.box import Box
-
-    return Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def _cell(quantity: Quantity | None, between: str) -> Text:

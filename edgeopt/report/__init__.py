@@ -9,15 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from edgeopt.compare import Comparison
     from edgeopt.record import RunRecord
 
 
-def render_all(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> dict[str, str]:
+def render_all(
+    record: RunRecord,
+    samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]],
+    comparison: Comparison | None = None,
+) -> dict[str, str]:
     """Every report of a run.
 
     Args:
         record: The run.
         samples: Target -> candidate id -> raw latencies, (n,) int64 ns. What is missing is left out of the charts.
+        comparison: With an earlier run.
 
     Returns:
         File name -> text, to be written as UTF-8.
