@@ -80,6 +80,7 @@ class Pair:
             else:
                 effect = self._ratio(was, now, self.old.shipped, self.new.shipped)
                 result, regression, reason = self._resource(effect, known, accepted)
+        exact = effect is None or effect.interval == (effect.value, effect.value)
         return Change(
             metric=self.metric,
             unit=known.unit,
@@ -89,8 +90,8 @@ class Pair:
             result=result,
             scale="difference" if is_accuracy else "ratio",
             value=effect.value if effect else None,
-            interval=effect.interval if effect and confidence else None,
-            confidence=confidence,
+            interval=effect.interval if effect and not exact else None,
+            confidence=None if exact else confidence,
             tolerance=accepted,
             regression=regression,
             why=reason,

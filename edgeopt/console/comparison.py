@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"worse": "bold red", "better": "green", "no_difference": "", "not_comparable": "bold yellow"}
 _ANSWER_STYLES = {changes.REGRESSION: "bold red", changes.NO_REGRESSION: "green"}
+_ONE_LINE = 92  # from this width on, a change and what it means stand on one line
 _EXPLAINED = ("worse", "not_comparable")
 
 
@@ -46,24 +47,25 @@ def _parts(comparison: Comparison, console: Console) -> Iterator[RenderableType]
 
 
 def _table(target: TargetComparison, console: Console) -> Table:
-    """In a narrow window without the intervals of the two sides."""
+    """The narrower the window, the more stands below each other; the intervals of the two sides go first."""
     from rich.table import Table
     from rich.text import Text
 
-    roomy = console.width >= page.ROOMY
+    roomy, narrow = console.width >= page.ROOMY, console.width < _ONE_LINE
     table = Table(box=page.table_box(console), pad_edge=False, collapse_padding=True)
     table.add_column("metric", overflow="fold")
-    for title in ("before", "after", "change"):
-        table.add_column(title, justify="right", no_wrap=roomy)
-    if roomy:
+    for title in ("before, after", "change") if narrow else ("before", "after", "change"):
+        table.add_column(title, justify="right", no_wrap=True)
+    if not narrow:
         table.add_column("result", no_wrap=True)
     for change in target.changes:
-        sides = [changes.value(m) if roomy else changes.brief(m) for m in (change.before, change.after)]
-        effect, word = changes.effect(change), Text(changes.result(change), _style(change))
-        if roomy:
-            table.add_row(clean(change.metric), *sides, effect, word)
+        sides = [Text(changes.value(m) if roomy else changes.brief(m)) for m in (change.before, change.after)]
+        effect, word = Text(changes.effect(change)), Text(changes.result(change), _style(change))
+        if narrow:
+            below = Text("\n")
+            table.add_row(clean(change.metric), below.join(sides), below.join([effect, word] if effect else [word]))
         else:
-            table.add_row(clean(change.metric), *sides, Text("\n").join([*([Text(effect)] if effect else []), word]))
+            table.add_row(clean(change.metric), *sides, effect, word)
     return table
 
 
