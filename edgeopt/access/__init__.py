@@ -9,93 +9,42 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-import numpy as np
 import numpy.typing as npt
 
+from edgeopt.access.results import Energy, Facts, Machine, Memory, Opened, Throughput, Timing, paced
 from edgeopt.agent import PROTOCOL, AgentError, wire
-from edgeopt.agent.runtimes import Layer, Port
-from edgeopt.agent.timer import Limits
+from edgeopt.agent.condition import Condition, disturbances
+from edgeopt.agent.runtimes import Layer, Port, RuntimeMemory
+from edgeopt.agent.timer import Clock, Limits, Warmup
 from edgeopt.errors import StageError
 
-__all__ = ["Agent", "Facts", "Layer", "Limits", "Machine", "Memory", "Opened", "Port", "Progress", "Timing"]
+__all__ = [
+    "Agent",
+    "Clock",
+    "Condition",
+    "Energy",
+    "Facts",
+    "Layer",
+    "Limits",
+    "Machine",
+    "Memory",
+    "Opened",
+    "Port",
+    "Progress",
+    "RuntimeMemory",
+    "Throughput",
+    "Timing",
+    "Warmup",
+    "disturbances",
+]
 
 Arrays = Sequence[npt.NDArray[Any]]
 
 #: lines that an agent's surroundings (a login banner, a start-up script) may print before it says hello
 _LINES_BEFORE_HELLO = 1000
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The device.
-
-    Attributes:
-        cpu: Model name of the processor.
-        flags: Those features of it that matter for inference, as Linux spells them (``avx512_vnni``, ``i8mm`` …).
-        cores: Cores that the agent may use.
-        memory_mib: Main memory; 0 if not known.
-        system: Operating system, its release and the architecture.
-    """
-
-    cpu: str
-    flags: tuple[str, ...]
-    cores: int
-    memory_mib: int
-    system: str
-
-    def __str__(self) -> str:
-        return f"{self.cpu}, {self.cores} cores, {self.memory_mib} MiB, {self.system}"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an agent says about itself: versions of the runtimes that load, and why others do not, by name."""
-
-    version: str
-    python: str
-    pid: int
-    machine: Machine
-    runtimes: Mapping[str, str]
-    missing: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open model. ``threads`` and ``settings`` are what the runtime reports back, not what was asked for."""
-
-    name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    load_ms: float
-    threads: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Result of :meth:`Agent.time`.
-
-    Attributes:
-        samples_ns: (rounds,) int64 by name; element i of all arrays was taken in the same round on the same input.
-        first_inference_ns: Duration of the very first inference after opening, by name.
-        seconds: Wall time of warming up and timing.
-    """
-
-    samples_ns: Mapping[str, npt.NDArray[np.int64]]
-    first_inference_ns: Mapping[str, int]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Resident memory of the agent's process; None where the system does not say."""
-
-    peak_mib: float | None
-    current_mib: float | None
 
 
 #: called with what an agent reports while it works: ``{"seconds", "rounds"}`` (time) or ``{"done", "total"}`` (infer)
@@ -160,7 +109,7 @@ class Agent:
             version=reply["version"],
             python=reply["python"],
             pid=reply["pid"],
-            machine=Machine(**{**machine, "flags": tuple(machine["flags"])}),
+            machine=Machine(**{**machine, "flags": tuple(machine["flags"]), "cpus": tuple(machine["cpus"])}),
             runtimes=reply["runtimes"],
             missing=reply["missing"],
         )
@@ -172,6 +121,7 @@ class Agent:
         path: str,
         *,
         threads: int = 1,
+        streams: int = 1,
         optimization: str = "all",
         limit_s: float | None = None,
     ) -> Opened:
@@ -182,10 +132,11 @@ class Agent:
             runtime: ``onnxruntime``, ``openvino`` …
             path: On the device: the ``.onnx`` file, or the ``.xml`` of an OpenVINO IR.
             threads: Threads per inference; the call fails if the runtime would use another number.
+            streams: Inferences in flight at the same time, for :meth:`throughput`; as for threads.
             optimization: ``all``, or ``none`` for the plain meaning of the file (not every runtime can).
             limit_s: Time limit of the call.
         """
-        options = {"threads": threads, "optimization": optimization}
+        options = {"threads": threads, "streams": streams, "optimization": optimization}
         reply, _ = self._call("open", name=name, runtime=runtime, path=str(path), options=options, limit_s=limit_s)
         return Opened(
             name=name,
@@ -228,6 +179,7 @@ class Agent:
         *,
         seed: int,
         batch: int = 1,
+        call_overhead: bool = True,
         progress: Progress | None = None,
         limit_s: float | None = None,
     ) -> Timing:
@@ -239,14 +191,81 @@ class Agent:
             limits: When to end.
             seed: Of the shuffles.
             batch: Samples per inference.
+            call_overhead: Time what the call of each runtime costs as well, in the same rounds.
             progress: Called about twice a second with ``{"seconds", "rounds"}`` of the timing.
             limit_s: Time limit of the call; by default what ``limits`` allow and a minute.
         """
-        if limit_s is None:
-            limit_s = max(self._limit_s, 2 * limits.max_seconds + 60)
-        message = {"names": list(names), "limits": vars(limits), "seed": seed, "batch": batch}
-        reply, series = self._call("time", inputs, progress, limit_s, **message)
-        return Timing(dict(zip(reply["names"], series, strict=True)), reply["first_inference_ns"], reply["seconds"])
+        arguments = {**_pace(names, limits, seed, batch), "call_overhead": call_overhead}
+        reply, series = self._call("time", inputs, progress, limit_s or self._enough(limits), **arguments)
+        runtimes = reply["call_overhead"]
+        return Timing(
+            samples_ns=dict(zip(reply["names"], series[: len(names)], strict=True)),
+            call_overhead_ns=dict(zip(runtimes, series[len(names) :], strict=True)),
+            **paced(reply),
+        )
+
+    def throughput(
+        self,
+        names: Sequence[str],
+        inputs: Arrays,
+        limits: Limits,
+        *,
+        seed: int,
+        batch: int = 1,
+        window_seconds: float = 0.25,
+        progress: Progress | None = None,
+        limit_s: float | None = None,
+    ) -> Throughput:
+        """Keeps all streams of a model busy for a window of time, model after model, in an order shuffled anew.
+
+        Args:
+            names: Of models that were opened with the wanted number of streams.
+            inputs: As for :meth:`time`.
+            limits: When to end; a run is a round of one window each.
+            seed: Of the shuffles.
+            batch: Samples per inference.
+            window_seconds: Of one model; the last inference of each stream is finished and counted.
+            progress: As for :meth:`time`.
+            limit_s: As for :meth:`time`.
+        """
+        arguments = {**_pace(names, limits, seed, batch), "window_seconds": window_seconds}
+        reply, series = self._call("throughput", inputs, progress, limit_s or self._enough(limits), **arguments)
+        counts, window_ns, latency_ns = (dict(zip(reply["names"], series[i::3], strict=True)) for i in range(3))
+        return Throughput(counts=counts, window_ns=window_ns, latency_ns=latency_ns, **paced(reply))
+
+    def energy(
+        self,
+        names: Sequence[str],
+        inputs: Arrays,
+        *,
+        seed: int,
+        batch: int = 1,
+        windows: int = 6,
+        window_seconds: float = 0.5,
+        limit_s: float | None = None,
+    ) -> Energy:
+        """Runs each model back to back for some windows of time and reads the device's energy counters around each.
+
+        Args:
+            names: Of the open models.
+            inputs: As for :meth:`time`.
+            seed: Of the order of the models in each round.
+            batch: Samples per inference.
+            windows: Of each model.
+            window_seconds: Length of each.
+            limit_s: Time limit of the call.
+        """
+        plan = {
+            "names": list(names),
+            "seed": seed,
+            "batch": batch,
+            "windows": windows,
+            "window_seconds": window_seconds,
+        }
+        reply, series = self._call("energy", inputs, None, limit_s, **plan)
+        if reply["why"]:
+            return Energy({}, "", reply["why"])
+        return Energy(dict(zip(names, series, strict=True)), reply["scope"], "")
 
     def layers(self, name: str, inputs: Arrays, *, limit_s: float | None = None) -> list[Layer]:
         """The compiled operations of an open model, profiled on one batch, in the order of execution."""
@@ -258,9 +277,21 @@ class Agent:
         reply, _ = self._call("memory", limit_s=limit_s)
         return Memory(reply["peak_mib"], reply["current_mib"])
 
+    def runtime_memory(self, name: str, inputs: Arrays, *, limit_s: float | None = None) -> RuntimeMemory:
+        """What the runtime itself says about the memory of an open model, run on one batch.
+
+        The model may be opened once more for it, which adds to the memory of the agent's process.
+        """
+        reply, _ = self._call("runtime_memory", inputs, limit_s=limit_s, name=name)
+        return RuntimeMemory(reply["peak_mib"], reply["what"])
+
     def close(self, name: str, *, limit_s: float | None = None) -> None:
         """Closes an open model."""
         self._call("close", limit_s=limit_s, name=name)
+
+    def _enough(self, limits: Limits) -> float:
+        """Seconds after which timing by these limits must have ended."""
+        return max(self._limit_s, 2 * (limits.max_seconds + limits.warmup_max_seconds) + 60)
 
     def _call(
         self,
@@ -329,6 +360,10 @@ class Agent:
                     self._greeted = True
                     return True
         raise AgentError("it never said hello")
+
+
+def _pace(names: Sequence[str], limits: Limits, seed: int, batch: int) -> dict[str, Any]:
+    return {"names": list(names), "limits": vars(limits), "seed": seed, "batch": batch}
 
 
 def _port(port: Mapping[str, Any]) -> Port:

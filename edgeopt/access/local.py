@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -22,7 +22,13 @@ _SECONDS_TO_LEAVE = 5.0
 _SECONDS_TO_DIE = 0.2
 
 
-def start(*, python: str | None = None, env: Mapping[str, str] | None = None, limit_s: float = 600.0) -> Agent:
+def start(
+    *,
+    python: str | None = None,
+    env: Mapping[str, str] | None = None,
+    limit_s: float = 600.0,
+    cpus: Sequence[int] | None = None,
+) -> Agent:
     """Starts an agent.
 
     It runs in its own process group, so that Ctrl-C reaches only the host, which then stops it. It ends by itself as
@@ -32,6 +38,8 @@ def start(*, python: str | None = None, env: Mapping[str, str] | None = None, li
         python: Interpreter with numpy and a runtime, without edgeopt; None for the one that runs now.
         env: Environment variables to add.
         limit_s: Time limit of each call.
+        cpus: Numbers of the CPUs that it may run on; None leaves that to the system. A CPU that this process may not
+            use is an error of the first call.
 
     Raises:
         StageError: The process cannot be started.
@@ -45,6 +53,8 @@ def start(*, python: str | None = None, env: Mapping[str, str] | None = None, li
     else:
         folder = tempfile.TemporaryDirectory(prefix="edgeopt-agent-")
         command = [python, str(archive.build(Path(folder.name) / "agent.pyz"))]
+    if cpus is not None:
+        command.append(",".join(map(str, cpus)))
     log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
     name = f"local agent ({command[0]})"
     try:

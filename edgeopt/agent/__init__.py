@@ -6,8 +6,13 @@ only, so the folder also runs from a zipapp on a board. ``python -m edgeopt.agen
     __main__   protects the protocol stream, then serves
     server     the verbs
     wire       how a message looks on the stream; shared with the client
-    timer      interleaved timing
+    timer      interleaved timing, and when warming up is over
+    throughput several inferences in flight
+    energy     mJ per inference
+    call_overhead  a model that does next to nothing
     machine    facts about the device
+    cgroup     what a container allows
+    condition  the device's state around timing, and what disturbed it
     telemetry  keeps the runtimes from calling home
     runtimes/  one file, one runtime
 """
@@ -15,9 +20,9 @@ only, so the folder also runs from a zipapp on a board. ``python -m edgeopt.agen
 from __future__ import annotations
 
 #: Version of the messages; the client refuses an agent that speaks another one.
-PROTOCOL = 1
+PROTOCOL = 2
 #: Version of the agent itself; raised when what it measures, or how, changes.
-VERSION = "1"
+VERSION = "2"
 
 
 class AgentError(Exception):

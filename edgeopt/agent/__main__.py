@@ -1,4 +1,7 @@
-"""``python -m edgeopt.agent``: serve one client on standard input and output until it closes its end."""
+"""``python -m edgeopt.agent [CPUS]``: serve one client on standard input and output until it closes its end.
+
+``CPUS``, like ``0,2``, are those that the process may run on; otherwise the system places it.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,20 @@ def main() -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  (a descriptor is wanted, not a path)
         os.dup2(nothing.fileno(), 0)
     silence()
+    if len(sys.argv) > 1:
+        _pin(sys.argv[1])
     threading.Thread(target=_exit_with_client, args=(requests.fileno(),), daemon=True).start()
     Server(requests, replies).serve()
+
+
+def _pin(cpus: str) -> None:
+    """Before a runtime is loaded, which counts the CPUs and starts threads that inherit this."""
+    if not hasattr(os, "sched_setaffinity"):
+        sys.exit("this system cannot bind a process to CPUs")
+    allowed, asked = os.sched_getaffinity(0), {int(cpu) for cpu in cpus.split(",")}
+    if not asked <= allowed:
+        sys.exit(f"cannot run on CPUs {sorted(asked)}: this process may use {sorted(allowed)}")
+    os.sched_setaffinity(0, asked)
 
 
 def _exit_with_client(descriptor: int) -> None:

@@ -7,30 +7,49 @@ import platform
 from pathlib import Path
 from typing import Any
 
-#: the CPU features that decide which INT8 and float kernels a runtime may choose, as Linux spells them
-INFERENCE_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+from . import cgroup
+
+#: the CPU features that decide which INT8 and float kernels a runtime may choose, as Linux spells them; ``asimddp`` is
+#: Arm's dot product, ``asimdhp`` its half precision
+INFERENCE_FLAGS = (
+    *("avx2", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "sme"),
+)
 
 
-def facts() -> dict[str, Any]:
-    """``{"cpu", "flags", "cores", "memory_mib", "system"}``; ``cores`` are those this process may use."""
-    cpuinfo = _pairs(Path("/proc/cpuinfo"))
+def facts(root: Path = Path("/")) -> dict[str, Any]:
+    """What :class:`edgeopt.access.Machine` holds, as JSON."""
+    cpuinfo = pairs(root / "proc/cpuinfo")
     features = (cpuinfo.get("flags") or cpuinfo.get("Features") or "").split()
-    memory_kib = _pairs(Path("/proc/meminfo")).get("MemTotal", "0 kB").split()[0]
+    memory_kib = pairs(root / "proc/meminfo").get("MemTotal", "0 kB").split()[0]
+    cpus = allowed_cpus()
     return {
-        "cpu": cpuinfo.get("model name") or cpuinfo.get("Model") or platform.processor() or platform.machine(),
+        "cpu": _cpu(root, cpuinfo),
         "flags": [flag for flag in INFERENCE_FLAGS if flag in features],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": len(cpus) or os.cpu_count() or 1,
         "memory_mib": int(memory_kib) // 1024,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "physical_cores": _physical_cores(root),
+        "cpus": list(cpus),
+        "cpu_limit": cgroup.cpu_limit(root),
+        "memory_limit_mib": cgroup.memory_limit_mib(root),
+        "container": _container(root),
+        "virtualization": _virtualization(root, features),
     }
 
 
-def memory() -> dict[str, float | None]:
+def allowed_cpus() -> tuple[int, ...]:
+    """Numbers of the CPUs that this process may run on; empty where the system does not tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+def memory(root: Path = Path("/")) -> dict[str, float | None]:
     """``{"peak_mib", "current_mib"}``: resident memory of this process (``VmHWM``, ``VmRSS``); None if not known.
 
     ``VmHWM`` starts at zero with the program; ``getrusage`` would inherit the parent's peak.
     """
-    status = _pairs(Path("/proc/self/status"))
+    status = pairs(root / "proc/self/status")
 
     def mib(key: str) -> float | None:
         return int(status[key].split()[0]) / 1024 if key in status else None
@@ -38,15 +57,58 @@ def memory() -> dict[str, float | None]:
     return {"peak_mib": mib("VmHWM"), "current_mib": mib("VmRSS")}
 
 
-def _pairs(path: Path) -> dict[str, str]:
+def pairs(path: Path) -> dict[str, str]:
     """The ``key: value`` lines of a /proc file, the first of each key; empty where there is no such file."""
-    pairs: dict[str, str] = {}
-    try:
-        text = path.read_text(errors="replace")
-    except OSError:
-        return pairs
-    for line in text.splitlines():
+    found: dict[str, str] = {}
+    for line in (text(path) or "").splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            pairs.setdefault(key.strip(), value.strip())
-    return pairs
+            found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def text(path: Path) -> str | None:
+    """A small file without surrounding blanks and zero bytes; None if it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip(" \n\0")
+    except OSError:
+        return None
+
+
+def _cpu(root: Path, cpuinfo: dict[str, str]) -> str:
+    """x86 names the processor; boards name themselves in the device tree."""
+    names = (cpuinfo.get("model name"), text(root / "proc/device-tree/model"), cpuinfo.get("Model"))
+    return next(filter(None, names), "") or platform.processor() or platform.machine()
+
+
+def _physical_cores(root: Path) -> int | None:
+    """Of all processors that are online; None if not known."""
+    cores = {
+        (text(folder / "physical_package_id"), identity)
+        for folder in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology")
+        if (identity := text(folder / "core_id")) is not None
+    }
+    return len(cores) or None
+
+
+def _container(root: Path) -> str:
+    """Kind of the container that this process runs in, empty if there is no sign of one."""
+    if named := text(root / "run/systemd/container"):
+        return named
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    if (root / ".dockerenv").exists():
+        return "docker"
+    groups = (text(root / "proc/1/cgroup") or "") + (text(root / "proc/self/cgroup") or "")
+    return next((kind for kind in ("kubepods", "docker", "containerd", "lxc") if kind in groups), "")
+
+
+def _virtualization(root: Path, features: list[str]) -> str:
+    """The hypervisor, as far as it names itself; empty if there is no sign of one."""
+    named = text(root / "sys/hypervisor/type") or text(root / "proc/device-tree/hypervisor/compatible")
+    if named:
+        return named
+    if "hypervisor" not in features:
+        return ""
+    board = (text(root / f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
+    return " ".join(filter(None, board)) or "a hypervisor"

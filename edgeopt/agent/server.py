@@ -1,4 +1,4 @@
-"""The verbs: probe, open, infer, time, layers, memory, close."""
+"""The verbs: probe, open, infer, time, throughput, energy, layers, memory, runtime_memory, close."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter, perf_counter_ns
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from . import PROTOCOL, VERSION, AgentError, machine, runtimes, wire
+from . import PROTOCOL, VERSION, AgentError, call_overhead, condition, energy, machine, runtimes, wire
 from .runtimes import Model, Options
-from .timer import Limits, interleaved
+from .throughput import Saturated, Window
+from .timer import Interleaved, Limits, collect, measure_clock, undisturbed, warm_up
 
 Arrays = Sequence[npt.NDArray[Any]]
 Reply = tuple[dict[str, Any], Arrays]
+T = TypeVar("T")
 
 
 @dataclass
 class _Opened:
+    runtime: str
     model: Model
     first_inference_ns: int | None = None
 
@@ -48,8 +51,11 @@ class Server:
             "open": self._open,
             "infer": self._infer,
             "time": self._time,
+            "throughput": self._throughput,
+            "energy": self._energy,
             "layers": self._layers,
             "memory": self._memory,
+            "runtime_memory": self._runtime_memory,
             "close": self._close,
         }
 
@@ -94,13 +100,14 @@ class Server:
         start = perf_counter()
         model = backend.open(header["path"], options)
         load_ms = (perf_counter() - start) * 1e3
-        if model.threads != options.threads:
+        used, asked = (model.threads, len(model.lanes)), (options.threads, options.streams)
+        if used != asked:
             model.close()
             raise AgentError(
-                f"{runtime} would use {model.threads} threads where {options.threads} are asked for; "
-                f"this process may use {machine.facts()['cores']} cores"
+                f"{runtime} would use {used[0]} threads in {used[1]} streams where {asked[0]} in {asked[1]} are asked "
+                f"for; this process may use {machine.facts()['cores']} cores"
             )
-        self._opened[name] = _Opened(model)
+        self._opened[name] = _Opened(runtime, model)
         return {
             "inputs": [asdict(port) for port in model.inputs],
             "outputs": [asdict(port) for port in model.outputs],
@@ -130,26 +137,73 @@ class Server:
         return {}, [np.concatenate(parts)[:samples] for parts in zip(*collected, strict=True)]
 
     def _time(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        opened, batches = self._ready(header, tensors)
+        models = {name: one.model for name, one in opened.items()}
+        threads = {one.runtime: one.model.threads for one in opened.values()} if header["call_overhead"] else {}
+        empty = {f"calling {runtime}": call_overhead.open_model(runtime, count) for runtime, count in threads.items()}
+        one_round = Interleaved({**models, **empty}, batches, header["seed"], preloaded=list(empty))
+        try:
+            reply, series = self._paced(one_round, Limits(**header["limits"]), float)
+        finally:
+            for model in empty.values():
+                model.close()
+        samples = [np.array(series[name], dtype=np.int64) for name in (*models, *empty)]
+        return {**reply, **_first(opened), "call_overhead": list(threads)}, samples
+
+    def _throughput(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        opened, batches = self._ready(header, tensors)
+        models = {name: one.model for name, one in opened.items()}
+        with Saturated(models, batches, header["seed"], header["window_seconds"]) as one_round:
+            reply, series = self._paced(one_round, Limits(**header["limits"]), lambda window: window.ns_per_run)
+        samples: list[npt.NDArray[Any]] = []
+        for name in models:
+            windows: list[Window] = series[name]
+            samples += [
+                np.array([window.runs * header["batch"] for window in windows], dtype=np.int64),
+                np.array([window.ns for window in windows], dtype=np.int64),
+                np.concatenate([window.latency_ns for window in windows]),
+            ]
+        return {**reply, **_first(opened)}, samples
+
+    def _energy(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        try:
+            counters = energy.domains()
+        except AgentError as error:
+            return {"why": str(error)}, ()
+        opened, batches = self._ready(header, tensors)
+        plan = {key: header[key] for key in ("windows", "window_seconds", "seed")}
+        models = {name: one.model for name, one in opened.items()}
+        series = energy.measure_mj(models, batches, counters, **plan)
+        return {"why": "", "scope": " + ".join(counter.name for counter in counters)}, list(series.values())
+
+    def _ready(self, header: dict[str, Any], tensors: Arrays) -> tuple[dict[str, _Opened], list[Arrays]]:
+        """The named models, each run at least once, and the batches."""
         opened = {name: self._get(name) for name in header["names"]}
         if not opened:
             raise AgentError("nothing to time: no names given")
         batches, _ = _batches(tensors, header["batch"])
-        limits = Limits(**header["limits"])
         for one in opened.values():
             one.first_run(batches[0])
+        return opened, batches
+
+    def _paced(
+        self, one_round: Callable[[int], dict[str, T]], limits: Limits, pace: Callable[[T], float]
+    ) -> tuple[dict[str, Any], dict[str, list[T]]]:
+        """Warms up, then times, between two looks at the device's condition."""
         begin = perf_counter()
-        samples = interleaved(
-            {name: one.model for name, one in opened.items()},
-            batches,
-            limits,
-            header["seed"],
-            lambda seconds, rounds: self._progress(seconds=seconds, rounds=rounds),
-        )
+        clock = measure_clock()
+        with undisturbed():
+            warmup = warm_up(one_round, limits, pace)
+            before = condition.read()
+            series = collect(one_round, limits, lambda seconds, rounds: self._progress(seconds=seconds, rounds=rounds))
+            after = condition.read()
         return {
-            "names": list(samples),
-            "first_inference_ns": {name: one.first_inference_ns for name, one in opened.items()},
             "seconds": perf_counter() - begin,
-        }, list(samples.values())
+            "clock": asdict(clock),
+            "warmup": asdict(warmup),
+            "before": asdict(before),
+            "after": asdict(after),
+        }, series
 
     def _layers(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         model = self._get(header["name"]).model
@@ -157,6 +211,9 @@ class Server:
 
     def _memory(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         return machine.memory(), ()
+
+    def _runtime_memory(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        return asdict(self._get(header["name"]).model.memory(tensors)), ()
 
     def _close(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         self._get(header["name"]).model.close()
@@ -170,6 +227,10 @@ class Server:
 
     def _progress(self, **progress: float) -> None:
         wire.write(self._replies, {"progress": progress})
+
+
+def _first(opened: dict[str, _Opened]) -> dict[str, Any]:
+    return {"names": list(opened), "first_inference_ns": {name: one.first_inference_ns for name, one in opened.items()}}
 
 
 def _batches(tensors: Arrays, batch: int) -> tuple[list[Arrays], int]:

@@ -26,16 +26,20 @@ class Options:
 
     Attributes:
         threads: Threads for one inference, at least 1.
+        streams: Inferences in flight at the same time, at least 1; more than one is for throughput.
         optimization: ``all`` the runtime's graph optimisations, or ``none``: the model as it stands, for judging what
             a quantized file means apart from the shortcuts of this machine's kernels.
     """
 
     threads: int = 1
+    streams: int = 1
     optimization: Literal["all", "none"] = "all"
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise AgentError(f"threads must be at least 1, not {self.threads}")
+        if self.streams < 1:
+            raise AgentError(f"streams must be at least 1, not {self.streams}")
         if self.optimization not in ("all", "none"):
             raise AgentError(f"optimization must be 'all' or 'none', not {self.optimization!r}")
 
@@ -72,8 +76,30 @@ class Layer:
     time_us: float | None
 
 
-class Model(Protocol):
-    """An open model with its input buffers.
+@dataclass(frozen=True)
+class RuntimeMemory:
+    """What the runtime itself says about the memory of a model.
+
+    Attributes:
+        peak_mib: None if it says nothing.
+        what: What the figure is, or why there is none.
+    """
+
+    peak_mib: float | None
+    what: str
+
+
+class Lane(Protocol):
+    """A request with input buffers of its own. Several lanes of a model may run at the same time."""
+
+    def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
+        """Copies one batch, in the order of the model's inputs, into the buffers that ``run`` reads."""
+
+    def run(self) -> None: ...
+
+
+class Model(Lane, Protocol):
+    """An open model, which is also its first lane.
 
     ``load``, ``run``, ``fetch`` are the three parts of one inference; only ``run`` is ever timed, so it does the
     runtime's call and nothing else.
@@ -85,22 +111,24 @@ class Model(Protocol):
     def outputs(self) -> tuple[Port, ...]: ...
     @property
     def threads(self) -> int:
-        """As the runtime reports it back."""
+        """Per inference, as the runtime reports it back."""
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """As many as the runtime has streams."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """Further settings as the runtime reports them back; plain JSON values."""
-
-    def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
-        """Copies one batch, in the order of ``inputs``, into the buffers that ``run`` reads."""
-
-    def run(self) -> None: ...
 
     def fetch(self) -> list[npt.NDArray[Any]]:
         """Copies of the outputs of the last ``run``, in the order of ``outputs``."""
 
     def layers(self, inputs: Sequence[npt.NDArray[Any]]) -> list[Layer]:
         """Opens the model once more with profiling on and runs it on ``inputs``."""
+
+    def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
+        """The runtime's own figure, for which the model may be opened once more and run on ``inputs``."""
 
     def close(self) -> None: ...
 

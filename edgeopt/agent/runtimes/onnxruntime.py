@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..onnx_graph import nodes, sources  # noqa: TID252  relative, so that a zipapp works
-from . import Layer, Options, Port, fill
+from . import Layer, Options, Port, RuntimeMemory, fill
 
 _PROFILED_RUNS = 5
+_KERNEL = "_kernel_time"
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -36,34 +37,15 @@ def open(path: str, options: Options) -> OnnxruntimeModel:
     return OnnxruntimeModel(path, options)
 
 
-class OnnxruntimeModel:
-    """A session on ``CPUExecutionProvider``, run through an I/O binding so that a run copies no input.
+class _Binding:
+    """An I/O binding of a session, so that a run copies no input."""
 
-    With several threads, ONNX Runtime's workers keep spinning for a while after a run, which would steal the cores
-    from whatever is timed next. ``session.force_spinning_stop`` ends that when the run returns: within a run they
-    still spin, as they do in a product that uses the defaults.
-    """
-
-    def __init__(self, path: str, options: Options) -> None:
-        import onnxruntime
-
-        self._path = path
-        self._options = options
-        self._session = onnxruntime.InferenceSession(
-            path, _session_options(options), providers=["CPUExecutionProvider"]
-        )
-        self._binding: Any = self._session.io_binding()
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._binding: Any = session.io_binding()
         self._buffers: list[npt.NDArray[Any]] = []
-        self.inputs = tuple(map(_port, self._session.get_inputs()))
-        self.outputs = tuple(map(_port, self._session.get_outputs()))
-        used = self._session.get_session_options()
-        self.threads = int(used.intra_op_num_threads)
-        self.settings: dict[str, Any] = {
-            "inter_op_threads": int(used.inter_op_num_threads),
-            "execution_mode": used.execution_mode.name,
-            "graph_optimization_level": used.graph_optimization_level.name,
-            "providers": list(self._session.get_providers()),
-        }
+        self.inputs = tuple(map(_port, session.get_inputs()))
+        self.outputs = tuple(map(_port, session.get_outputs()))
 
     def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
         if (fresh := fill(self.inputs, self._buffers, inputs)) is not None:
@@ -76,10 +58,57 @@ class OnnxruntimeModel:
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)
 
+
+class OnnxruntimeModel(_Binding):
+    """A session on ``CPUExecutionProvider``; several streams are as many calling threads of this one session.
+
+    With several threads, ONNX Runtime's workers keep spinning for a while after a run, which would steal the cores
+    from whatever is timed next. ``session.force_spinning_stop`` ends that when the run returns: within a run they
+    still spin, as they do in a product that uses the defaults.
+    """
+
+    def __init__(self, path: str, options: Options) -> None:
+        import onnxruntime
+
+        self._path = path
+        self._options = options
+        super().__init__(
+            onnxruntime.InferenceSession(path, _session_options(options), providers=["CPUExecutionProvider"])
+        )
+        self.lanes = (self, *(_Binding(self._session) for _ in range(options.streams - 1)))
+        used = self._session.get_session_options()
+        self.threads = int(used.intra_op_num_threads)
+        self.settings: dict[str, Any] = {
+            "streams": len(self.lanes),
+            "inter_op_threads": int(used.inter_op_num_threads),
+            "execution_mode": used.execution_mode.name,
+            "graph_optimization_level": used.graph_optimization_level.name,
+            "providers": list(self._session.get_providers()),
+        }
+
     def fetch(self) -> list[npt.NDArray[Any]]:
         return [np.array(output) for output in self._binding.copy_outputs_to_cpu()]
 
     def layers(self, inputs: Sequence[npt.NDArray[Any]]) -> list[Layer]:
+        events, optimised = self._profile(inputs)
+        compiled = nodes(optimised)
+        origin = sources(compiled, nodes(Path(self._path).read_bytes()))
+        profile: dict[str, list[dict[str, Any]]] = {}
+        for event in events:
+            profile.setdefault(event["name"].removesuffix(_KERNEL), []).append(event)
+        domains = {node.name: node.domain for node in compiled}
+        return [_layer(name, runs, domains.get(name, ""), origin.get(name, ())) for name, runs in profile.items()]
+
+    def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
+        events, _ = self._profile(inputs)
+        peaks = [int(event["args"]["mem_in_use_peak"]) for event in events if "mem_in_use_peak" in event["args"]]
+        if not peaks:
+            return RuntimeMemory(None, "this version of ONNX Runtime does not profile memory")
+        what = "peak of the session's CPU arena: activations, and the weights that are not packed into kernels"
+        return RuntimeMemory(max(peaks) / 2**20, what)
+
+    def _profile(self, inputs: Sequence[npt.NDArray[Any]]) -> tuple[list[dict[str, Any]], bytes]:
+        """The profiler's events of kernels over a few runs of a new session, and the optimised ONNX file."""
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder:
@@ -94,16 +123,11 @@ class OnnxruntimeModel:
             for _ in range(_PROFILED_RUNS):
                 session.run(None, feed)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            compiled = nodes(optimised.read_bytes())
-        origin = sources(compiled, nodes(Path(self._path).read_bytes()))
-        profile: dict[str, list[dict[str, Any]]] = {}
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                profile.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
-        domains = {node.name: node.domain for node in compiled}
-        return [_layer(name, runs, domains.get(name, ""), origin.get(name, ())) for name, runs in profile.items()]
+            kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+            return kernels, optimised.read_bytes()
 
     def close(self) -> None:
+        self.lanes = ()
         self._binding = None
         self._session = None
 

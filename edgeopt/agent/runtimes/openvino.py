@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import AgentError  # noqa: TID252  relative, so that a zipapp works
-from . import Layer, Options, Port, fill
+from . import Layer, Options, Port, RuntimeMemory, fill
 
 _PROFILED_RUNS = 5
 
@@ -25,8 +25,25 @@ def open(path: str, options: Options) -> OpenvinoModel:
     return OpenvinoModel(path, options)
 
 
-class OpenvinoModel:
-    """A model compiled for the CPU, run synchronously through one infer request with preset input tensors.
+class _Request:
+    """An infer request with preset input tensors."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request: Any = compiled.create_infer_request()
+        self._buffers: list[npt.NDArray[Any]] = []
+        self.inputs = tuple(map(_port, compiled.inputs))
+
+    def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
+        if (fresh := fill(self.inputs, self._buffers, inputs)) is not None:
+            self._buffers = fresh
+            _preset(self._request, fresh)
+
+    def run(self) -> None:
+        self._request.infer(share_outputs=True)
+
+
+class OpenvinoModel(_Request):
+    """A model compiled for the CPU, run synchronously, from as many calling threads as there are streams.
 
     ``infer`` and not ``start_async`` + ``wait``: handing over to OpenVINO's own thread and back costs about 0.1 ms.
     Threads are not pinned to cores, so that the operating system places the candidates of all runtimes by one rule.
@@ -39,15 +56,15 @@ class OpenvinoModel:
 
         self._core = openvino.Core()
         self._model = self._core.read_model(path)
-        self._threads = options.threads
+        self._options = options
         self._compiled: Any = self._compile()
-        self._request: Any = self._compiled.create_infer_request()
-        self._buffers: list[npt.NDArray[Any]] = []
-        self.inputs = tuple(map(_port, self._compiled.inputs))
+        super().__init__(self._compiled)
         self.outputs = tuple(map(_port, self._compiled.outputs))
-        self.threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        streams = int(self._compiled.get_property("NUM_STREAMS"))
+        self.threads = int(self._compiled.get_property("INFERENCE_NUM_THREADS")) // streams
+        self.lanes = (self, *(_Request(self._compiled) for _ in range(streams - 1)))
         self.settings: dict[str, Any] = {
-            "streams": int(self._compiled.get_property("NUM_STREAMS")),
+            "streams": streams,
             "performance_hint": _text(self._compiled.get_property("PERFORMANCE_HINT")),
             "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
             "cpu_pinning": bool(self._compiled.get_property("ENABLE_CPU_PINNING")),
@@ -55,26 +72,19 @@ class OpenvinoModel:
         }
 
     def _compile(self, *, profiled: bool = False) -> Any:
+        streams = self._options.streams
         return self._core.compile_model(
             self._model,
             "CPU",
             {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": self._threads,
+                "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": self._options.threads * streams,
                 "INFERENCE_PRECISION_HINT": "f32",  # float stays float32, also where the CPU has bfloat16
                 "ENABLE_CPU_PINNING": False,
                 "PERF_COUNT": profiled,
             },
         )
-
-    def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
-        if (fresh := fill(self.inputs, self._buffers, inputs)) is not None:
-            self._buffers = fresh
-            _preset(self._request, fresh)
-
-    def run(self) -> None:
-        self._request.infer(share_outputs=True)
 
     def fetch(self) -> list[npt.NDArray[Any]]:
         return [np.array(self._request.get_output_tensor(i).data) for i in range(len(self.outputs))]
@@ -91,7 +101,11 @@ class OpenvinoModel:
                     times_us.setdefault(seen.node_name, []).append(seen.real_time.total_seconds() * 1e6)
         return _layers(compiled.get_runtime_model(), times_us, compiled.get_property("EXECUTION_DEVICES")[0])
 
+    def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
+        return RuntimeMemory(None, "OpenVINO's CPU plugin has no property that tells the memory of a model")
+
     def close(self) -> None:
+        self.lanes = ()
         self._request = None
         self._compiled = None
 

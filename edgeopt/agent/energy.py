@@ -1,0 +1,99 @@
+"""Energy per inference from the RAPL counters that Linux shows under /sys/class/powercap.
+
+The counters cover whole packages (and their memory): the idle power of the machine and whatever else runs is in the
+number. They are updated about every millisecond, so that only windows of many milliseconds mean anything.
+Source: https://docs.kernel.org/power/powercap/powercap.html.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import AgentError
+from .runtimes import Model
+
+
+class Domain(NamedTuple):
+    """One counter: its folder, its name, and the energy in µJ at which it starts again from zero."""
+
+    folder: Path
+    name: str
+    range_uj: int
+
+    def read_uj(self) -> int:
+        return int((self.folder / "energy_uj").read_text())
+
+
+def domains(root: Path = Path("/")) -> list[Domain]:
+    """The packages and their memory; cores and graphics are part of a package, the whole platform contains packages.
+
+    Raises:
+        AgentError: There is none, or this user may not read one.
+    """
+    found = []
+    for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*")):
+        try:
+            name = (folder / "name").read_text().strip()
+            if name.startswith(("package", "dram")):
+                domain = Domain(folder, name, int((folder / "max_energy_range_uj").read_text()))
+                domain.read_uj()
+                found.append(domain)
+        except PermissionError as error:
+            raise AgentError(
+                f"this user may not read {folder.name}/energy_uj (RAPL); Linux lets only root do so by default"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise AgentError(f"cannot read {folder.name} (RAPL): {error}") from error
+    if not found:
+        raise AgentError("this device has no RAPL energy counters in /sys/class/powercap")
+    return found
+
+
+def used_uj(before: int, after: int, range_uj: int) -> int:
+    """The difference of two readings, between which the counter started again at most once."""
+    return after - before if after >= before else after + range_uj - before
+
+
+def measure_mj(
+    models: Mapping[str, Model],
+    batches: Sequence[Sequence[npt.NDArray[Any]]],
+    counters: Sequence[Domain],
+    *,
+    windows: int,
+    window_seconds: float,
+    seed: int,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Runs each model back to back for one window per round, in an order shuffled anew.
+
+    Returns:
+        mJ per inference of each window, (windows,) by name.
+
+    Raises:
+        AgentError: The counters do not move.
+    """
+    order = list(models)
+    shuffle = random.Random(seed).shuffle
+    series: dict[str, list[float]] = {name: [] for name in order}
+    for index in range(windows):
+        shuffle(order)
+        for name in order:
+            model = models[name]
+            model.load(batches[index % len(batches)])
+            runs, end = 0, perf_counter() + window_seconds
+            before = [counter.read_uj() for counter in counters]
+            while runs == 0 or perf_counter() < end:
+                model.run()
+                runs += 1
+            after = [counter.read_uj() for counter in counters]
+            spent_uj = sum(used_uj(b, a, c.range_uj) for b, a, c in zip(before, after, counters, strict=True))
+            if not spent_uj:
+                raise AgentError(f"the RAPL counters did not move in {window_seconds:g} s")
+            series[name].append(spent_uj / 1e3 / runs)
+    return {name: np.array(values) for name, values in series.items()}
