@@ -15,7 +15,7 @@ from edgeopt.artifact import Artifact, Store
 from edgeopt.contest import LOOKS, Contest, Evaluated
 from edgeopt.data import Split
 from edgeopt.errors import StageError
-from edgeopt.metrics import score
+from edgeopt.metrics import drop, score
 from edgeopt.metrics.classification import TopK
 from edgeopt.plan import Candidate, TargetPlan
 from edgeopt.recipe import Limit
@@ -62,7 +62,16 @@ class PlantedAgent:
             )
             for name in names
         }
-        return access.Timing(samples, dict.fromkeys(names, 1), 1.0)
+        return access.Timing(
+            samples_ns=samples,
+            call_overhead_ns={},
+            first_inference_ns=dict.fromkeys(names, 1),
+            seconds=1.0,
+            warmup=access.Warmup(True, 30, 0.3, ()),
+            clock=access.Clock("planted", 1, 1, 50),
+            before=access.Condition(at_s=0.0),
+            after=access.Condition(at_s=1.0),
+        )
 
 
 def outputs(wrong: int) -> np.ndarray:
@@ -73,11 +82,15 @@ def outputs(wrong: int) -> np.ndarray:
 
 
 def scores(store: Store, wrong: int, split: str) -> Artifact:
-    values = outputs(wrong)
-    measured = score(TopK(1), values, LABELS, confidence=0.95, seed=0).to_json()
+    values, settings = outputs(wrong), {"confidence": 0.95, "seed": 0}
+    taken = (
+        score(TopK(1), values, LABELS, **settings),
+        drop(TopK(1), TopK(1), values, outputs(0), LABELS, **settings),
+    )
     with store.scratch() as out:
-        np.save(out / "outputs.npy", values)
-        return store.put("scores", out, {"split": split, "n": len(LABELS), "metrics": {"top1": measured}})
+        np.save(out / "decisions.npy", values.argmax(1))
+        np.save(out / "right.npy", (values.argmax(1) == LABELS).astype(np.int8))
+        return store.put("scores", out, {"split": split, "metrics": {m.metric: m.to_json() for m in taken}})
 
 
 def compiled(store: Store, name: str, size: int) -> Artifact:
@@ -104,12 +117,14 @@ def contest(
         for name in latencies
     )
     limits = {"top1": Limit(max_drop=0.02)} if gates is None else gates
-    planned = TargetPlan(profile, tmp_path / "t.yaml", verdict.gates_of(limits), candidates)
+    judged = verdict.gates_of(limits)
+    accuracy = tuple(gate for gate in judged if gate.metric == "top1")
+    planned = TargetPlan(profile, tmp_path / "t.yaml", judged, accuracy, candidates)
     samples = np.zeros((len(LABELS), 2), np.float32)
     agent = PlantedAgent(latencies, flags)
     made = Contest(
         plan=planned,
-        metrics=["top1"],
+        private=False,
         seed=3,
         splits={name: Split(name, samples, LABELS, "") for name in ("select", "evaluate")},
         evaluated={
