@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edgeopt import __version__
 from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
+from edgeopt.registry import hint
 
 SCHEMA = 1
 
@@ -250,7 +252,7 @@ def load(path: Path) -> RunRecord:
     """Read a ``run.json``, given as the file or as the folder that holds it.
 
     Raises:
-        ConfigError: The file is missing, is not a run record, or has another schema version.
+        ConfigError: The file is missing, is not a run record, is damaged, or has another schema version.
     """
     import json
 
@@ -260,22 +262,40 @@ def load(path: Path) -> RunRecord:
     fix = "give the folder that `edgeopt compile` wrote, such as build/digits"
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = [run.parent.name for run in path.parent.glob("*/run.json")]
+        what = "no run here" if path.is_dir() else f"no such run{hint(path.name, near, listed=False)}"
+        raise ConfigError(what, where=str(path), fix=fix) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"cannot read the run record: {reason}", where=str(file), fix=fix) from error
     try:
-        schema = json.loads(text).get("schema")
-    except (ValueError, AttributeError, RecursionError) as error:
+        written = json.loads(text)
+        schema = written["schema"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError("this is not a run record", where=str(file), fix=fix) from error
-    if schema != SCHEMA:
-        raise ConfigError(
-            f"the record has schema {schema!r}, this edgeopt reads schema {SCHEMA}",
-            where=str(file),
-            fix="render it with the edgeopt version that wrote it, or run the recipe again",
-        )
+    if type(schema) is not int or schema != SCHEMA:
+        raise _other_schema(schema, written.get("provenance"), file)
     try:
-        return pydantic.TypeAdapter(RunRecord).validate_json(text)
+        record = pydantic.TypeAdapter(RunRecord).validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"the run record is damaged at {place}: {first['msg']}", where=str(file), fix=fix) from error
+    for name, target in record.targets.items():
+        if not target.error and target.shipped not in [candidate.id for candidate in target.candidates]:
+            what = f"the run record is damaged at targets.{name}.shipped: there is no candidate {target.shipped!r}"
+            raise ConfigError(what, where=str(file), fix=fix)
+    return record
+
+
+def _other_schema(schema: object, provenance: object, file: Path) -> ConfigError:
+    """What to say of a record that this version cannot read; a newer one names who wrote it."""
+    writer = provenance.get("edgeopt") if isinstance(provenance, Mapping) else None
+    by = f"edgeopt {writer}" if isinstance(writer, str) and writer else "another edgeopt"
+    reads = f"this is edgeopt {__version__}, which reads schema {SCHEMA}"
+    if type(schema) is int and schema > SCHEMA:
+        what = f"a newer edgeopt wrote this record: schema {schema}, {by}; {reads}"
+        return ConfigError(what, where=str(file), fix="update edgeopt here, or run the recipe again")
+    what = f"the record has the unknown schema {schema!r}, written by {by}; {reads}"
+    return ConfigError(what, where=str(file), fix="run the recipe again")

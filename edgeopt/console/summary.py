@@ -96,7 +96,9 @@ def _complaints(target: TargetRecord) -> list[Text]:
 
     lines = [
         Text.assemble(
-            (wording.verdict(gate.outcome), _STYLES[gate.outcome]), f"  {clean(gate.gate)}: {clean(gate.why)}"
+            (wording.verdict(gate.outcome), _STYLES[gate.outcome]),
+            f"  {clean(gate.gate)}: {clean(gate.why)}",
+            (f"; {wording.excuse(gate.waiver)}" if gate.waiver else "", "bold"),
         )
         for gate in target.verdicts
         if gate.outcome != "pass"

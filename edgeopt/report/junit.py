@@ -1,4 +1,4 @@
-"""The verdicts as JUnit XML: one test case per gate, and only a pass looks green."""
+"""The verdicts as JUnit XML: one test case per gate and one per invalid waiver, and only a pass looks green."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def render(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> str:
     """One suite per target. A gate that fails is a ``failure``; one that could not be decided is an ``error``.
 
-    JUnit knows no third state, and "skipped" is shown as green by most viewers, so inconclusive and not measured are
-    errors of that type. A target that could not be served has one more case, which is an error.
+    JUnit knows no third state, and most viewers do not let "skipped" stop anything, so inconclusive and not measured
+    are errors of that type. A waived gate stops nothing either, and is ``skipped`` with the waiver as its message. A
+    target that could not be served has one more case, which is an error; so has a waiver that is expired or unused,
+    which is a failure.
 
     Args:
         record: The run.
@@ -29,6 +31,15 @@ def render(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.
     root = ElementTree.Element("testsuites", name=clean(record.recipe.name), time=f"{record.seconds:.3f}")
     for name, target in record.targets.items():
         root.append(_suite(record, name, target))
+    for waiver in record.waivers:
+        if waiver.status in wording.INVALID_WAIVERS:
+            suite = ElementTree.SubElement(root, "testsuite", name=clean(f"{record.recipe.name} waivers"))
+            name = clean(f"{waiver.gate} on {waiver.target}")
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=clean(f"{record.recipe.name}.waivers"), name=name
+            )
+            _complain(case, "failure", waiver.status, wording.waiver_problem(waiver))
+            _count(suite)
     if record.outcome != "pass" and not any(True for tag in ("failure", "error") for _ in root.iter(tag)):
         suite = ElementTree.SubElement(root, "testsuite", name=clean(record.recipe.name))
         case = ElementTree.SubElement(suite, "testcase", classname=clean(record.recipe.name), name="run")
@@ -50,6 +61,8 @@ def _suite(record: RunRecord, name: str, target: TargetRecord) -> ElementTree.El
         details = _details(target, gate)
         if gate.outcome == "fail":
             _complain(case, "failure", gate.outcome, details)
+        elif gate.outcome == "waived":
+            _complain(case, "skipped", gate.outcome, details)
         elif gate.outcome != "pass":
             _complain(case, "error", gate.outcome, details)
         else:
@@ -63,7 +76,8 @@ def _suite(record: RunRecord, name: str, target: TargetRecord) -> ElementTree.El
 
 def _details(target: TargetRecord, gate: VerdictRecord) -> str:
     numbers = f"{facts.judged(target, gate)}, limit {wording.limit(gate)}"
-    return clean(f"{wording.VERDICT_WORDS[gate.outcome]}: {numbers}: {gate.why}")
+    waived = f"; {wording.excuse(gate.waiver)}" if gate.waiver else ""
+    return clean(f"{wording.VERDICT_WORDS[gate.outcome]}: {numbers}: {gate.why}{waived}")
 
 
 def _complain(case: ElementTree.Element, tag: str, kind: str, message: str) -> None:
@@ -71,5 +85,5 @@ def _complain(case: ElementTree.Element, tag: str, kind: str, message: str) -> N
 
 
 def _count(element: ElementTree.Element) -> None:
-    for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+    for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(attribute, str(sum(1 for _ in element.iter(tag))))

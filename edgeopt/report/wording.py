@@ -237,6 +237,11 @@ def decision(record: RunRecord) -> Decision:
     return Decision(word, _sentence("; ".join(reasons + excused) or f"the run ended with the outcome {record.outcome}"))
 
 
+def excuse(waiver: WaiverRecord) -> str:
+    """Who waived a gate, until when and why."""
+    return f"{clean(waiver.by)} waived it until {clean(waiver.until)}: {clean(waiver.reason)}"
+
+
 def waiver_problem(waiver: WaiverRecord) -> str:
     """What is wrong with a waiver that fails the run."""
     name = f"the waiver of {clean(waiver.gate)} on {clean(waiver.target)} ({clean(waiver.where)})"
