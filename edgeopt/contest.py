@@ -7,14 +7,14 @@ union bound (Bonferroni) the chance that any look misleads stays at 5 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import measure, metrics, registry, verdict
+from edgeopt import flip, measure, verdict
 from edgeopt.access import Agent, Facts
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
@@ -22,12 +22,11 @@ from edgeopt.errors import StageError
 from edgeopt.measure import Measurement
 from edgeopt.plan import Candidate, TargetPlan
 from edgeopt.protocol import Protocol
-from edgeopt.record import ArtifactRecord, CandidateRecord, TargetRecord, VerdictRecord
+from edgeopt.record import ArtifactRecord, CandidateRecord, FlipRecord, TargetRecord, VerdictRecord
 from edgeopt.verdict import Contender, Gate
 
 LOOKS = 3
 _LATENCY_CONFIDENCE = 1 - 0.05 / LOOKS
-_ACCURACY_CONFIDENCE = 0.95
 _INPUT_SAMPLES = 64
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
@@ -49,7 +48,7 @@ class Contest:
 
     Attributes:
         plan: Target, gates and candidates.
-        metrics: Accuracy metrics of the recipe.
+        private: No sample may appear in the record.
         splits: The opened data; inputs for timing come from ``evaluate``.
         evaluated: Candidate -> its artefacts.
         connect: Starts a fresh agent on the device.
@@ -57,7 +56,7 @@ class Contest:
     """
 
     plan: TargetPlan
-    metrics: Sequence[str]
+    private: bool
     seed: int
     splits: Mapping[str, Split]
     evaluated: Mapping[str, Evaluated]
@@ -96,11 +95,14 @@ class Contest:
             self._record(candidate, memory[candidate.id], choice.rejected.get(candidate.id, ""), choice.shipped)
             for candidate in self.plan.candidates
         )
+        flips = self._flips(choice.shipped)
         record = TargetRecord(
             shipped=choice.shipped,
             reason=choice.reason,
             candidates=candidates,
             verdicts=judged,
+            flips=flips[: flip.LISTED],
+            flip_count=len(flips),
             machine={**asdict(facts.machine), "python": facts.python, "runtimes": dict(facts.runtimes)},
             protocol={**asdict(self._protocol()), "digest": self._protocol().digest(), "looks": look},
         )
@@ -186,14 +188,13 @@ class Contest:
     def _contender(self, candidate: Candidate) -> Contender:
         accuracy = self._accuracy(candidate, "select")
         budgets = self._size(candidate)
-        gates = self.plan.gates
         return Contender(
             id=candidate.id,
             rank=candidate.rank,
             runtime=candidate.runtime,
             latency_ms=float(np.median(self._samples[candidate.id])) / 1e6,
-            accuracy=[self._decide(gate, accuracy) for gate in gates if gate.metric in self.metrics],
-            budgets=[self._decide(gate, budgets) for gate in gates if gate.metric == "size_mib"],
+            accuracy=[self._decide(gate, accuracy) for gate in self.plan.selection_gates],
+            budgets=[self._decide(gate, budgets) for gate in self.plan.gates if gate.metric == "size_mib"],
         )
 
     def _judge(self, shipped: str, memory: Mapping[str, Measurement]) -> tuple[VerdictRecord, ...]:
@@ -211,22 +212,9 @@ class Contest:
 
     def _accuracy(self, candidate: Candidate, split: str) -> dict[str, Measurement]:
         """Every metric on the split, and how far it dropped from the float baseline in the same runtime."""
-        scores = self._scores(candidate.id, split)
-        base = self._scores(self._baselines()[candidate.id], split)
-        outputs, baseline = (np.load(s.path("outputs.npy"), allow_pickle=False) for s in (scores, base))
-        labels = self.splits[split].labels
-        known: dict[str, Measurement] = {}
-        for name in self.metrics:
-            known[name] = Measurement.from_json(scores.meta["metrics"][name])
-            metric: metrics.Metric = registry.find("metrics", name)
-            if labels is not None:
-                lost = metrics.drop(metric, outputs, baseline, labels, confidence=_ACCURACY_CONFIDENCE, seed=self.seed)
-                known[lost.metric] = lost
-        return known
-
-    def _scores(self, candidate: str, split: str) -> Artifact:
-        evaluated = self.evaluated[candidate]
-        return evaluated.select if split == "select" else evaluated.evaluate
+        evaluated = self.evaluated[candidate.id]
+        scores = evaluated.select if split == "select" else evaluated.evaluate
+        return {name: Measurement.from_json(raw) for name, raw in scores.meta["metrics"].items()}
 
     def _size(self, candidate: Candidate) -> dict[str, Measurement]:
         size = self._size_mib(candidate.id)
@@ -248,6 +236,11 @@ class Contest:
             name = f"{peak.metric} ratio"
             known[name] = replace(peak, metric=name, value=peak.value / base.value, unit="1")
         return known
+
+    def _flips(self, shipped: str) -> tuple[FlipRecord, ...]:
+        """Samples that what ships decides otherwise than its float baseline."""
+        before, after = self.evaluated[self._baselines()[shipped]], self.evaluated[shipped]
+        return flip.flips(before.evaluate, after.evaluate, self.splits["evaluate"], private=self.private)
 
     def _record(self, candidate: Candidate, memory: Measurement, rejected: str, shipped: str) -> CandidateRecord:
         artifact = self.evaluated[candidate.id].compiled

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from edgeopt.recipe import DataSpec, InputSpec, Preprocess, RawSpec, SplitSpec
 Array = npt.NDArray[Any]
 SPLITS = ("train", "calibrate", "select", "evaluate")
 _LABELLED = ("train", "select", "evaluate")
+#: The column of an evaluation split that says which set a sample is of.
+SET = "set"
+#: The column of sample numbers that are to be compared, (P, 2): the only one that has not a row for each sample.
+PAIRS = "pairs"
+#: No value of this column may be in two of the splits that prove something.
+IDENTITY = "identity"
+_PROVING = ("calibrate", "select", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -28,14 +36,17 @@ class Split:
     Attributes:
         name: ``train``, ``calibrate``, ``select`` or ``evaluate``.
         samples: Raw samples as the device feeds them, (N, *raw shape), such as (N, H, W, C) uint8.
-        labels: (N,) int64 class numbers, or float targets (N,) or (N, K); ``None`` for unlabelled calibration data.
+        labels: (N,) int64 class numbers, or float targets (N,) or (N, K); ``None`` for unlabelled calibration data, and
+            where columns say what there is to know.
         digest: sha256 over the content, dtypes and shapes.
+        columns: What else is known of every sample, (N, ...) each, such as ``identity`` or ``attack``; and ``pairs``.
     """
 
     name: str
     samples: Array
     labels: Array | None
     digest: str
+    columns: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -45,6 +56,29 @@ class Split:
         for start in range(0, len(self), size):
             stop = start + size
             yield self.samples[start:stop], None if self.labels is None else self.labels[start:stop]
+
+    def sets(self) -> Mapping[str, Array]:
+        """Name -> sample numbers of each evaluation set; one without a name if there are no sets."""
+        if SET not in self.columns:
+            return {"": np.arange(len(self))}
+        names = self.columns[SET]
+        return {str(name): np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+
+    def truth(self, rows: Array | None = None) -> dict[str, Array]:
+        """All that is known of the samples by column, ``labels`` among them; of ``rows`` (M,) only, if given.
+
+        Pairs are kept if both samples are among the rows, and are renumbered.
+        """
+        known = {**self.columns} if self.labels is None else {"labels": self.labels, **self.columns}
+        if rows is None:
+            return known
+        place = np.full(len(self), -1)
+        place[rows] = np.arange(len(rows))
+        truth = {name: values[rows] for name, values in known.items() if name != PAIRS}
+        if PAIRS in known:
+            pairs = place[known[PAIRS]]
+            truth[PAIRS] = pairs[(pairs >= 0).all(axis=1)]
+        return truth
 
 
 def raw_spec(input_spec: InputSpec, preprocess: Preprocess | None) -> RawSpec:
@@ -83,23 +117,78 @@ def open_splits(spec: DataSpec, raw: RawSpec, root: Path) -> Mapping[str, Split]
 
     Raises:
         ConfigError: A split is missing, empty, of the wrong shape or dtype, unlabelled or wrongly labelled, or shares a
-            sample with another split.
+            sample with another split, or a person.
     """
-    splits = {name: _open(name, getattr(spec, name), raw, root) for name in SPLITS}
+    splits = {name: _open_split(name, getattr(spec, name), raw, root) for name in SPLITS}
     _check_disjoint(splits)
+    _check_identities(splits)
     return splits
 
 
-def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
-    where = f"data.{name}"
-    samples, labels = _from_loader(spec.loader, root, where) if spec.loader else _from_file(spec, root, where)
+def _open_split(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
+    if spec.sets is None:
+        return _split(name, _open(name, spec, raw, root, f"data.{name}"))
+    where = f"data.{name}.sets"
+    parts = {key: _open(name, part, raw, root, f"{where}.{key}") for key, part in spec.sets.items()}
+    kinds = {
+        key: (set(part.columns), None if part.labels is None else part.labels.shape[1:]) for key, part in parts.items()
+    }
+    first = next(iter(kinds))
+    for key, kind in kinds.items():
+        if kind != kinds[first]:
+            raise ConfigError(f"{key!r} and {first!r} have not the same labels and columns", where=where)
+    starts = np.cumsum([0, *(len(part.samples) for part in parts.values())])
+    opened = list(parts.values())
+    columns = {
+        column: np.concatenate(
+            [part.columns[column] + start for part, start in zip(opened, starts, strict=False)]
+            if column == PAIRS
+            else [part.columns[column] for part in opened]
+        )
+        for column in opened[0].columns
+    }
+    columns[SET] = np.repeat(list(parts), [len(part.samples) for part in opened])
+    labels = (
+        None
+        if opened[0].labels is None
+        else np.concatenate([part.labels for part in opened if part.labels is not None])
+    )
+    return _split(name, _Opened(np.concatenate([part.samples for part in opened]), labels, columns))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a loader or a file holds."""
+
+    samples: Array
+    labels: Array | None
+    columns: Mapping[str, Array]
+
+
+def _split(name: str, opened: _Opened) -> Split:
+    digest = hashlib.sha256()
+    named = [("", opened.samples), ("", opened.labels), *sorted(opened.columns.items())]
+    for column, values in named:
+        if values is not None:
+            digest.update(f"{column}{values.dtype.str}{values.shape}".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return Split(name, opened.samples, opened.labels, digest.hexdigest(), opened.columns)
+
+
+def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path, where: str) -> _Opened:
+    opened = _from_loader(spec.loader, root, where) if spec.loader else _from_file(spec, root, where)
+    samples, labels, columns = opened.samples, opened.labels, opened.columns
     if samples.ndim == 0:
         raise ConfigError("samples should be an array (N, ...), they are a single number", where=where)
-    if labels is not None or name in _LABELLED:
+    if labels is not None or (name in _LABELLED and not columns):
         _check_labels(labels, len(samples), where)
+    _check_columns(columns, len(samples), where)
     if spec.samples is not None and spec.samples < len(samples):
+        if PAIRS in columns:
+            raise ConfigError("`samples` would tear pairs apart; shorten the pair list instead", where=where)
         chosen = np.linspace(0, len(samples) - 1, spec.samples).round().astype(np.int64)
         samples, labels = samples[chosen], None if labels is None else labels[chosen]
+        columns = {column: values[chosen] for column, values in columns.items()}
     elif spec.samples is not None and spec.samples > len(samples):
         raise ConfigError(f"asks for {spec.samples} samples, there are {len(samples)}", where=where)
     if len(samples) == 0:
@@ -112,15 +201,10 @@ def _open(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
         )
     if samples.dtype.kind == "f" and not np.isfinite(samples).all():
         raise ConfigError("samples hold NaN or infinity", where=where)
-    digest = hashlib.sha256(f"{samples.dtype.str}{samples.shape}".encode())
-    digest.update(np.ascontiguousarray(samples).data)
-    if labels is not None:
-        digest.update(f"{labels.dtype.str}{labels.shape}".encode())
-        digest.update(np.ascontiguousarray(labels).data)
-    return Split(name, samples, labels, digest.hexdigest())
+    return _Opened(samples, labels, columns)
 
 
-def _from_loader(loader: str, root: Path, where: str) -> tuple[Array, Array | None]:
+def _from_loader(loader: str, root: Path, where: str) -> _Opened:
     load = reference.resolve(loader, root)
     kind = ""
     try:
@@ -135,16 +219,24 @@ def _from_loader(loader: str, root: Path, where: str) -> tuple[Array, Array | No
         raise ConfigError(f"{loader} raised {type(error).__name__}: {error}", where=place or where) from error
 
 
-def _arrays(loaded: Any) -> tuple[Array, Array]:
+def _arrays(loaded: Any) -> _Opened:
+    if isinstance(loaded, tuple) and len(loaded) == 3 and isinstance(loaded[2], Mapping):
+        columns = {str(name): _column(values) for name, values in loaded[2].items()}
+        return _Opened(np.asarray(loaded[0]), None if loaded[1] is None else np.asarray(loaded[1]), columns)
     if isinstance(loaded, tuple) and len(loaded) == 2 and all(hasattr(part, "__array__") for part in loaded):
-        return np.asarray(loaded[0]), np.asarray(loaded[1])
+        return _Opened(np.asarray(loaded[0]), np.asarray(loaded[1]), {})
     pairs = [loaded[index] for index in range(len(loaded))]
     if not pairs:
         raise ValueError("it is empty")
-    return np.stack([np.asarray(sample) for sample, _ in pairs]), np.asarray([label for _, label in pairs])
+    return _Opened(np.stack([np.asarray(sample) for sample, _ in pairs]), np.asarray([label for _, label in pairs]), {})
 
 
-def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | None]:
+def _column(values: Any) -> Array:
+    array = np.asarray(values)
+    return array.astype(str) if array.dtype.kind == "O" and all(isinstance(value, str) for value in array) else array
+
+
+def _from_file(spec: SplitSpec, root: Path, where: str) -> _Opened:
     path = root / str(spec.path)
     try:
         with path.open("rb") as file:
@@ -156,16 +248,33 @@ def _from_file(spec: SplitSpec, root: Path, where: str) -> tuple[Array, Array | 
                     raise ConfigError(
                         f"{path} has no array 'samples' (it has: {', '.join(archive.files)})", where=where
                     )
-                samples, labels = archive["samples"], archive.get("labels")
-        if not isinstance(samples, np.ndarray) or not isinstance(labels, np.ndarray | None):
+                arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("an entry is no array")
-        return samples, labels
+        samples, labels = arrays.pop("samples"), arrays.pop("labels", None)
+        columns = {
+            name: array for name, array in arrays.items() if name == PAIRS or array.shape[:1] == samples.shape[:1]
+        }
+        return _Opened(samples, labels, columns)
     except FileNotFoundError as error:
         raise ConfigError(f"no such file: {path}", where=where) from error
     except ConfigError:
         raise
     except Exception as error:  # numpy, zipfile, zlib and tokenize each have their own for a damaged file
         raise ConfigError(f"{path} is not a readable .npz: {error}", where=where) from error
+
+
+def _check_columns(columns: Mapping[str, Array], count: int, where: str) -> None:
+    for name, values in columns.items():
+        if name in ("labels", SET):
+            raise ConfigError(f"a column cannot be called {name!r}", where=where)
+        if name == PAIRS:
+            whole = values.ndim == 2 and values.shape[1] == 2 and values.dtype.kind in "iu"
+            if not whole or (values.size and not 0 <= values.min() <= values.max() < count):
+                raise ConfigError(f"'pairs' should be (P, 2) sample numbers below {count}", where=where)
+        elif values.dtype.kind not in "iufUb" or values.ndim == 0 or len(values) != count:
+            what = f"column {name!r} should have a number or text for each of {count} samples"
+            raise ConfigError(f"{what}; it is {values.dtype} {list(values.shape)}", where=where)
 
 
 def _check_labels(labels: Array | None, count: int, where: str) -> None:
@@ -198,6 +307,25 @@ def check_classes(split: Split, classes: int) -> None:
             f"label {highest} of sample {index} is outside the network's {classes} outputs",
             where=f"data.{split.name}",
             fix="number the classes from 0, or correct the factory's arguments",
+        )
+
+
+def _check_identities(splits: Mapping[str, Split]) -> None:
+    """No person may be in two of the splits that prove something: recognising a known face is no test."""
+    people = {
+        name: set(splits[name].columns[IDENTITY].tolist()) for name in _PROVING if IDENTITY in splits[name].columns
+    }
+    lines = [
+        f"{len(people[one] & people[other])} identities are in both {one!r} and {other!r}, such as "
+        f"{min(map(str, people[one] & people[other]))!r}"
+        for one, other in itertools.combinations(people, 2)
+        if people[one] & people[other]
+    ]
+    if lines:
+        raise ConfigError(
+            "identities leak between the splits: " + "; ".join(lines),
+            where="data",
+            fix="give all samples of a person to one split",
         )
 
 

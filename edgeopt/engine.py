@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from edgeopt import data, events, provenance, registry, verdict, waivers
+from edgeopt import data, events, metrics, provenance, registry, verdict, waivers
 from edgeopt.access import Agent
 from edgeopt.artifact import Action, Artifact, Store, digest_of, first_difference
 from edgeopt.contest import Contest, Evaluated
 from edgeopt.data import Split
-from edgeopt.errors import EdgeoptError, PlanError, StageError, StoreError
+from edgeopt.errors import ConfigError, EdgeoptError, PlanError, StageError, StoreError
 from edgeopt.events import Sink
 from edgeopt.measure import Measurement
 from edgeopt.plan import Candidate, Plan, Step, TargetPlan, tools_of
@@ -94,6 +94,7 @@ def execute(
     )
     raw = data.raw_spec(plan.recipe.input, plan.recipe.preprocess)
     splits = data.open_splits(plan.recipe.data, raw, plan.root)
+    _check_metrics(plan, splits)
     run = _Run(plan, store, sink, splits, reuse, keep_going, connect, today or datetime.now(UTC).date())
     with run.agents():
         for step in plan.steps:
@@ -101,6 +102,23 @@ def execute(
     for name, target in plan.targets.items():
         run.target(name, target)
     return run.finish(started)
+
+
+def _check_metrics(plan: Plan, splits: Mapping[str, Split]) -> None:
+    """See before hours of work that the metrics can be made and that the data have what they need.
+
+    Raises:
+        ConfigError: A column is missing, or a gate points the wrong way for a user's own metric.
+    """
+    opened = [metrics.load(spec, plan.root) for spec in plan.recipe.metrics]
+    for metric in opened:
+        for name in ("select", "evaluate"):
+            metrics.check_columns(metric, splits[name])
+    better = {metric.label: metric.better for metric in opened}
+    for target in plan.targets.values():
+        for gate in target.selection_gates:
+            if why := verdict.bound_problem(gate, better[gate.metric]):
+                raise ConfigError(why, where=f"gates.{gate.metric}")
 
 
 @dataclass
@@ -292,7 +310,7 @@ class _Run:
     def _contest(self, name: str, planned: TargetPlan, step_id: str) -> None:
         contest = Contest(
             plan=planned,
-            metrics=self.plan.recipe.metrics,
+            private=self.plan.recipe.data.private,
             seed=self.plan.recipe.seed,
             splits=self.splits,
             evaluated={candidate.id: self._evaluated(candidate) for candidate in planned.candidates},
@@ -366,7 +384,7 @@ class _Run:
             scores = self.artifacts.get(point.step)
             for name, raw in (scores.meta["metrics"] if scores else {}).items():
                 m = Measurement.from_json(raw)
-                if m.value is not None:
+                if m.value is not None and not name.endswith(" drop"):
                     yield LedgerRecord(
                         point.stage,
                         name,

@@ -35,6 +35,8 @@ class Measurement:
         machine: The device.
         confidence: Of the interval.
         why: Why there is no value, or what else a reader must know.
+        broken: There is no value because what was measured does not work, such as a network that gives NaN. Every gate
+            on it fails.
     """
 
     metric: str
@@ -48,6 +50,7 @@ class Measurement:
     machine: str
     confidence: float = 0.95
     why: str = ""
+    broken: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the interval becomes a list."""

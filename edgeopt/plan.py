@@ -7,16 +7,16 @@ steps. It runs none of the user's code and loads no heavy library, so ``edgeopt 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgeopt import config, reference, registry, verdict, waivers
+from edgeopt import config, metrics, reference, registry, verdict, waivers
 from edgeopt import target as target_files
 from edgeopt.artifact import canonical, digest_of, file_digest
 from edgeopt.config import Document
 from edgeopt.errors import ConfigError, PlanError
-from edgeopt.recipe import Gates, Recipe, TargetSpec
+from edgeopt.recipe import Gates, MetricSpec, Recipe, TargetSpec
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
 from edgeopt.waivers import Waiver
@@ -50,6 +50,7 @@ class Candidate:
 
     Attributes:
         rank: 0 float baseline, 1 float after the recipe's compression steps, 2 quantized.
+        select, evaluate: Score it on these splits.
     """
 
     id: str
@@ -64,11 +65,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TargetPlan:
-    """A target of the recipe with its gates and candidates."""
+    """A target of the recipe with its gates and candidates.
+
+    Attributes:
+        gates: Judged on what ships.
+        selection_gates: Those on accuracy, as the choice between the candidates looks at them: on ``select``.
+    """
 
     target: Target
     path: Path
     gates: tuple[verdict.Gate, ...]
+    selection_gates: tuple[verdict.Gate, ...]
     candidates: tuple[Candidate, ...]
 
 
@@ -309,17 +316,13 @@ def _check_names(
     document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]]
 ) -> None:
     """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
-    metrics = {name: _find(document, "metrics", name, ("metrics", i)) for i, name in enumerate(recipe.metrics)}
-    directions = {name: metric.better for name, metric in metrics.items() if metric is not None}
-    directions |= dict.fromkeys(verdict.DEVICE_METRICS, "lower")
+    accuracy = _accuracy(document, recipe)
+    directions: dict[str, metrics.Better | None] = {**accuracy, **dict.fromkeys(verdict.DEVICE_METRICS, "lower")}
 
     def check(gates: Gates, at: config.Loc, prefix: str = "") -> None:
         for name, limit in gates.items():
             if name not in directions:
-                if name not in metrics:
-                    document.problem(
-                        (*at, name), f"{prefix}no gate on {name!r}{registry.hint(name, directions)}", key=True
-                    )
+                document.problem((*at, name), f"{prefix}no gate on {name!r}{registry.hint(name, directions)}", key=True)
             elif why := verdict.gate_problem(name, limit, directions[name], name in verdict.DEVICE_METRICS):
                 document.problem((*at, name), prefix + why, key=True)
 
@@ -329,12 +332,37 @@ def _check_names(
     for target, source, spec in targets.values():
         check(target.gates, ("targets",), f"{source.path}: ")
         merged = {**target.gates, **recipe.gates, **spec.gates}
-        if recipe.steps and not set(merged) & set(recipe.metrics):
+        if recipe.steps and accuracy and not set(merged) & set(accuracy):
             document.problem(
                 ("gates",),
                 f"no accuracy gate for target {target.name!r}: compressing a model without one would ship whatever is "
-                f"fastest; add such as `gates: {{{recipe.metrics[0]}: {{max_drop: 0.01}}}}`",
+                f"fastest; add such as `gates: {{{next(iter(accuracy))}: {{max_drop: 0.01}}}}`",
             )
+
+
+def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | None]:
+    """What accuracy can be gated: every metric, on each evaluation set and the worst; and which direction is good.
+
+    The direction of a user's own metric is not known before its code runs.
+    """
+    known: dict[str, metrics.Better | None] = {}
+    for number, spec in enumerate(recipe.metrics):
+        try:
+            built = metrics.build(spec)
+        except registry.UnknownPlugin as error:
+            document.problem(("metrics", number), str(error))
+            continue
+        except ValueError as error:
+            parameter, _, what = str(error).partition(": ")
+            document.problem(("metrics", number, spec.name, parameter), what)
+            continue
+        name = spec.name if built is None else built.label
+        if name in known:
+            document.problem(("metrics", number), f"{name!r} is listed twice")
+        sets = recipe.data.evaluate.sets
+        for gated in (name, *(f"{name}[{one}]" for one in (*sets, "worst"))) if sets else (name,):
+            known[gated] = built.better if built else None
+    return known
 
 
 @dataclass
@@ -346,6 +374,8 @@ class _Builder:
     steps: dict[str, Step] = field(default_factory=dict)
     targets: dict[str, TargetPlan] = field(default_factory=dict)
     ledger: list[LedgerPoint] = field(default_factory=list)
+    _trained: str = ""
+    _outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _ids: dict[bytes, str] = field(default_factory=dict)
 
@@ -357,7 +387,7 @@ class _Builder:
         gates: tuple[verdict.Gate, ...],
         steps: Sequence[tuple[str, Params]],
     ) -> None:
-        trained = self._add("load", self._load_params(), {}, target)
+        trained = self._trained = self._add("load", self._load_params(), {}, target)
         self._point("trained", trained, target, shared=True)
         model, changed = trained, []
         for stage, params in steps:
@@ -385,7 +415,18 @@ class _Builder:
                         "quantized", quantized, target, runtime=_reference_runtime(self._kinds[quantized], runtime)
                     )
                     candidates.append(self._candidate(target, runtime, "int8", 2, suffix, quantized))
-        self.targets[name] = TargetPlan(target, path, gates, tuple(candidates))
+        device = [gate for gate in gates if gate.metric in verdict.DEVICE_METRICS]
+        accuracy = [gate for gate in gates if gate not in device]
+        judged = tuple(part for gate in gates for part in ([gate] if gate in device else self._on_sets(gate)))
+        looked_at = tuple(dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy))
+        self.targets[name] = TargetPlan(target, path, judged, looked_at, tuple(candidates))
+
+    def _on_sets(self, gate: verdict.Gate) -> list[verdict.Gate]:
+        """A gate on accuracy that names no evaluation set holds for every one."""
+        sets = self.recipe.data.evaluate.sets
+        if not sets or "[" in gate.metric:
+            return [gate]
+        return [replace(gate, metric=f"{gate.metric}[{name}]") for name in sets]
 
     def _export(self, model: str, target: Target, step_id: str) -> str:
         return self._add("export", registry.find("stages", "export").Params(), {"model": model}, target, step_id)
@@ -396,9 +437,52 @@ class _Builder:
         name = f"{runtime}-{precision}{suffix}"
         params = registry.find("stages", "compile").Params(runtime=runtime)
         compiled = self._add("compile", params, {"model": source}, target, f"compile:{name}")
-        evaluate, select = (self._evaluate(compiled, split, target, runtime) for split in ("evaluate", "select"))
+        outputs = {split: self._evaluate(compiled, split, target, runtime) for split in ("evaluate", "select")}
+        baseline = outputs if rank == 0 else self._outputs[f"{target.name} {runtime}"]
+        if rank == 0:
+            self._outputs[f"{target.name} {runtime}"] = outputs
+        evaluate, select = (self._score(name, split, target, outputs, baseline) for split in ("evaluate", "select"))
         self.ledger.append(LedgerPoint("compiled", evaluate, target.name, runtime, name))
         return Candidate(name, runtime, precision, rank, bool(suffix), compiled, select, evaluate)
+
+    def _score(
+        self,
+        of: str,
+        split: Literal["evaluate", "select"],
+        target: Target,
+        outputs: Mapping[str, str],
+        baseline: Mapping[str, str],
+        *,
+        drops: bool = True,
+    ) -> str:
+        """Scores outputs, given by split; nothing that no metric needs becomes an input."""
+        inputs = {"outputs": outputs[split]}
+        if drops or any(metric is None or metric.needs_baseline for metric in self._metrics):
+            inputs["baseline"] = baseline[split]
+        if self._fits:
+            inputs["select"] = outputs["select"]
+            if "baseline" in inputs:
+                inputs["baseline_select"] = baseline["select"]
+        params = registry.find("stages", "score").Params(
+            metrics=self.recipe.metrics,
+            split=split,
+            sources={spec.name: source for spec in self.recipe.metrics if (source := self._source(spec))},
+            drops=drops,
+        )
+        return self._add("score", params, inputs, target, f"score:{of}:{split}")
+
+    def _source(self, metric: MetricSpec) -> str:
+        """Digest of the source of a user's own metric."""
+        return reference.source_digest(metric.factory, self.root) if metric.factory else ""
+
+    @property
+    def _fits(self) -> bool:
+        """Whether a metric fixes a threshold on ``select``."""
+        return any(metric is None or metric.fitted_on for metric in self._metrics)
+
+    @property
+    def _metrics(self) -> list[metrics.Metric | None]:
+        return [metrics.build(spec) for spec in self.recipe.metrics]
 
     def _point(
         self,
@@ -410,7 +494,14 @@ class _Builder:
         runtime: str = "torch",
         optimization: str = "none",
     ) -> None:
-        evaluation = self._evaluate(step, "evaluate", target, runtime, optimization)
+        outputs, trained = (
+            {
+                split: self._evaluate(source, split, target, engine, level)
+                for split in (("evaluate", "select") if self._fits else ("evaluate",))
+            }
+            for source, engine, level in ((step, runtime, optimization), (self._trained, "torch", "none"))
+        )
+        evaluation = self._score(step, "evaluate", target, outputs, trained, drops=False)
         if not shared:
             self.ledger.append(LedgerPoint(stage, evaluation, target.name, runtime))
         elif all((point.stage, point.step) != (stage, evaluation) for point in self.ledger):
@@ -421,7 +512,6 @@ class _Builder:
         """The compiled artefact is evaluated as it ships; everything before it as the file itself means."""
         as_shipped = optimization == "all"
         params = registry.find("stages", "evaluate").Params(
-            metrics=self.recipe.metrics,
             split=split,
             runtime=runtime,
             optimization="all" if runtime == "openvino" else optimization,
@@ -440,13 +530,10 @@ class _Builder:
                 wanted = " or ".join(sorted(stage.accepts[role]))
                 given = " or ".join(sorted(self._kinds[source]))
                 raise PlanError(f"{stage_name} needs {wanted}, {source} gives {given}", where=f"target {target.name}")
-        facts = {"metric": self.recipe.metrics[0]}
-        unset = {
-            name: value
-            for name, value in facts.items()
-            if name in stage.Params.model_fields and name not in params.model_fields_set
-        }
-        bound = stage.bind(params.model_copy(update=unset), target)
+        if "metric" in stage.Params.model_fields:
+            metric = getattr(params, "metric", None) or self.recipe.metrics[0]
+            params = params.model_copy(update={"metric": metric, "metric_source": self._source(metric)})
+        bound = stage.bind(params, target)
         device = target.device.model_dump(mode="json") if stage.on_device else None
         content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), device])
         if content not in self._ids:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", examples=["model:build"])]
@@ -102,19 +102,27 @@ class SplitSpec(Frozen):
     """One split of the data: a ``loader`` that returns ``(samples, labels)``, or an ``.npz`` that has them.
 
     Attributes:
-        loader: ``module:callable``.
-        path: ``.npz`` with ``samples`` and, but for calibration, ``labels``; relative to the recipe.
+        loader: ``module:callable``; it returns ``(samples, labels)``, or a third part, a mapping of further columns
+            such as ``identity`` or ``attack``.
+        path: ``.npz`` with ``samples`` and, but for calibration, ``labels``; every other array with a row for each
+            sample is a column. Relative to the recipe.
         samples: Use only that many, spread evenly over the split.
+        sets: Of ``evaluate`` only: several evaluation sets by name. Each is judged by itself.
     """
 
     loader: Reference | None = None
     path: str | None = None
     samples: Size | None = None
+    sets: Annotated[Mapping[Name, SplitSpec], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.loader is None) == (self.path is None):
-            raise ValueError("give either a loader or a path")
+        if sum(source is not None for source in (self.loader, self.path, self.sets)) != 1:
+            raise ValueError("give either a loader or a path; evaluate may have sets instead")
+        if self.sets is not None and any(inner.sets is not None for inner in self.sets.values()):
+            raise ValueError("a set cannot have sets")
+        if self.sets is not None and self.samples is not None:
+            raise ValueError("give `samples` within each set")
         return self
 
 
@@ -126,12 +134,52 @@ class DataSpec(Frozen):
         calibrate: What INT8 ranges are taken from.
         select: What every decision inside the tool looks at.
         evaluate: What the gates and the report look at, and nothing else.
+        private: No sample may appear in a report.
     """
 
     train: SplitSpec
     calibrate: SplitSpec
     select: SplitSpec
     evaluate: SplitSpec
+    private: bool = False
+
+    @model_validator(mode="after")
+    def _only_evaluation_sets(self) -> Self:
+        for name in ("train", "calibrate", "select"):
+            if getattr(self, name).sets is not None:
+                raise ValueError(f"{name} cannot have sets; only evaluate can")
+        return self
+
+
+class MetricSpec(Frozen):
+    """An accuracy metric: ``top1``, ``{tar: {far: 0.001}}``, or the user's own ``{factory: "mymetrics:Dice"}``.
+
+    Attributes:
+        name: Of a built-in or installed metric. Of the user's own what it calls itself; left out, the name of the
+            callable in lower case.
+        factory: ``module:callable`` that returns an ``edgeopt.metrics.Metric``; beside the recipe, or installed.
+        args: Its parameters.
+    """
+
+    name: str
+    factory: Reference | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+_Parameters = dict[str, dict[str, Any]]
+
+
+def as_metric(value: Any) -> Any:
+    """What the short forms of a metric stand for."""
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict):
+        return value
+    if isinstance(factory := value.get("factory"), str):
+        return {"name": factory.rpartition(":")[2].rpartition(".")[2].lower(), **value}
+    if len(value) == 1 and isinstance(args := next(iter(value.values())), dict | None):
+        return {"name": next(iter(value)), "args": args or {}}
+    return value
 
 
 def _as_mapping(value: Any) -> Any:
@@ -154,7 +202,13 @@ class Recipe(Frozen):
     input: InputSpec
     preprocess: Preprocess | None = None
     data: DataSpec
-    metrics: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(unlike)]
+    metrics: Annotated[
+        tuple[
+            Annotated[MetricSpec, BeforeValidator(as_metric, json_schema_input_type=str | MetricSpec | _Parameters)],
+            ...,
+        ],
+        Field(min_length=1),
+    ]
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     steps: tuple[dict[str, dict[str, Any]], ...] = ()
     gates: Gates = Field(default_factory=dict)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: ``(model, inputs (B, ...), rows (B,) in the training split) -> scalar loss``
 Objective = Callable[["nn.Module", "Tensor", "Tensor"], "Tensor"]
 #: ``(outputs (N, ...), labels) -> (score, loss)``; the loss breaks ties
-Judge = Callable[[Array, Array], tuple[float, float]]
+Judge = Callable[[Array], tuple[float, float]]
 
 #: Share of all steps over which the learning rate rises from zero.
 _WARM_UP = 0.05
@@ -131,9 +131,6 @@ def fine_tune(
     batch = min(schedule.batch, len(train))
     if batch < 2:
         raise ConfigError(f"training needs at least 2 samples, there are {len(train)}", where="data.train")
-    if select.labels is None:
-        raise ConfigError("the split has no labels", where=f"data.{select.name}")
-    labels = select.labels
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise StageError("no parameter of the model is trainable", fix="do not freeze all parameters in the factory")
@@ -144,7 +141,7 @@ def fine_tune(
         generator = torch.Generator().manual_seed(seed)
 
         def judged(number: int, loss: float) -> Epoch:
-            return Epoch(number, loss, *judge(predict(model, select, preprocess, threads=threads), labels))
+            return Epoch(number, loss, *judge(predict(model, select, preprocess, threads=threads)))
 
         def learn(step: int, rows: Tensor) -> float:
             for group in optimizer.param_groups:

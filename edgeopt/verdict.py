@@ -66,8 +66,8 @@ def gates_of(*layers: Gates) -> tuple[Gate, ...]:
     )
 
 
-def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"], on_device: bool) -> str:
-    """Why ``limit`` makes no sense for ``metric``; empty if it does."""
+def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"] | None, on_device: bool) -> str:
+    """Why ``limit`` makes no sense for ``metric``; empty if it does. ``better`` is None if it is not known yet."""
     if limit.max is not None and better == "higher":
         return f"{metric} is better when higher: a gate on it is `min` or `max_drop`, not `max`"
     if limit.min is not None and better == "lower":
@@ -78,6 +78,11 @@ def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"], 
         instead = "gate latency_ratio" if on_device else "give `max_drop`"
         return f"`max_ratio` is for size_mib and peak_memory_mib; for {metric} give `max`, or {instead}"
     return ""
+
+
+def bound_problem(gate: Gate, better: Literal["lower", "higher"]) -> str:
+    """As :func:`gate_problem`, for one bound of an accuracy gate."""
+    return gate_problem(gate.metric, Limit(**{gate.bound: gate.limit}), better, on_device=False)
 
 
 def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = ()) -> VerdictRecord:

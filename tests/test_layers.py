@@ -20,6 +20,7 @@ FLOORS = (
     {"cli"},  # one thin file per command
     {"engine"},  # the only loop
     {"contest"},  # the candidates of one target
+    {"flip"},
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},

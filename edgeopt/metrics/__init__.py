@@ -2,85 +2,273 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import statistics
+from edgeopt import reference, registry, statistics
+from edgeopt.data import Split
+from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
+from edgeopt.recipe import MetricSpec
+from edgeopt.statistics import Interval
 
 Array = npt.NDArray[Any]
+Better = Literal["lower", "higher"]
+
+#: The column of :meth:`Metric.truth` that holds the float baseline's outputs on the same samples.
+BASELINE = "baseline"
 
 
-class Metric(Protocol):
-    """A metric over the outputs of a network.
+class NotMeasurable(Exception):
+    """The samples cannot support this number, such as a false accept rate that needs more pairs; says why."""
+
+
+class Metric(ABC):
+    """A metric over the outputs of a network; the base of the built-in ones and of a user's own.
+
+    A subclass needs ``name`` and :meth:`compute`; everything else has a default. Its parameters are the fields of a
+    frozen dataclass, or the arguments of its constructor.
 
     Attributes:
         name: As recipes write it.
         unit: ``1`` for a ratio.
         better: Which direction is better.
+        labels: The column of the split that :meth:`compute` takes as labels: ``labels``, a column such as
+            ``identity``, or ``baseline`` for the float baseline's outputs, to measure parity.
+        fitted_on: Whose outputs on ``select`` :meth:`fit` sees before anything is computed: the model's ``own``, or the
+            float ``baseline``'s, as for a threshold that production keeps. Empty: nobody's.
+        note: What a reader must know of the number, such as the threshold that it was taken at.
     """
 
     name: str
-    unit: str
-    better: Literal["lower", "higher"]
+    unit: str = "1"
+    better: Better = "higher"
+    labels: str = "labels"
+    fitted_on: Literal["", "own", "baseline"] = ""
+    note: str = ""
 
-    def compute(self, outputs: Array, labels: Array) -> float:
+    @property
+    def label(self) -> str:
+        """What the number is called in gates and reports: the name, and the parameters that matter."""
+        return self.name
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether the number is defined only beside the float baseline."""
+        return self.labels == BASELINE or self.fitted_on == "baseline"
+
+    @abstractmethod
+    def compute(self, outputs: Array, labels: Any) -> float:
         """The value over all samples.
 
         Args:
             outputs: (N, ...) float32, as the network gives them.
-            labels: (N,) or (N, K).
+            labels: What :meth:`truth` returned, by default (N,) or (N, K).
 
         Raises:
             ValueError: Outputs and labels do not fit this metric.
+            NotMeasurable: The samples cannot support the number.
         """
-        ...
 
-    def hits(self, outputs: Array, labels: Array) -> npt.NDArray[np.bool_] | None:
+    def truth(self, columns: Mapping[str, Array]) -> Any:
+        """What :meth:`compute` takes as labels, from the columns of a split, ``labels`` among them.
+
+        Raises:
+            KeyError: The split lacks a column.
+        """
+        return columns[self.labels]
+
+    def fit(self, outputs: Array, labels: Any) -> Self:
+        """The metric with its threshold fixed on other samples; see ``fitted_on``."""
+        return self
+
+    def hits(self, outputs: Array, labels: Any) -> npt.NDArray[np.bool_] | None:
         """(N,) whether each sample counts as right, if the metric is the share of those; else ``None``."""
-        ...
+        return None
+
+    def decisions(self, outputs: Array) -> Array | None:
+        """(N,) what the product would decide on each sample, for the samples whose decision flipped; else ``None``."""
+        return None
+
+    def strata(self, labels: Any) -> Array | None:
+        """(N,) classes within which the bootstrap draws, for a metric that is not defined without one of them."""
+        return None
+
+    def interval(self, outputs: Array, labels: Any, *, confidence: float, seed: int) -> Interval:
+        """Of the value: exact for a share of samples, else the bootstrap over samples."""
+        hits = self.hits(outputs, labels)
+        if hits is not None:
+            return statistics.proportion_interval(int(hits.sum()), len(hits), confidence).interval
+        return statistics.bootstrap_interval(
+            self.compute, outputs, labels, confidence=confidence, seed=seed, strata=self.strata(labels)
+        ).interval
+
+    def drop_interval(
+        self, outputs: Array, baseline: Array, labels: Any, reference: Self, *, confidence: float, seed: int
+    ) -> Interval:
+        """Of how much lower the value is than that of ``reference``, this metric as fitted for the baseline.
+
+        Both saw the same samples, so that what hits both cancels.
+        """
+        hits, reference_hits = self.hits(outputs, labels), reference.hits(baseline, labels)
+        if hits is not None and reference_hits is not None:
+            return statistics.paired_proportion_difference(reference_hits, hits, confidence).interval
+        return statistics.paired_bootstrap_interval(
+            reference.compute,
+            baseline,
+            outputs,
+            labels,
+            compute_b=self.compute,
+            confidence=confidence,
+            seed=seed,
+            strata=self.strata(labels),
+        ).interval
 
 
-def score(metric: Metric, outputs: Array, labels: Array, *, confidence: float, seed: int) -> Measurement:
-    """The metric with its interval: Clopper–Pearson for a proportion, else the bootstrap over samples."""
-    value = metric.compute(outputs, labels)
-    hits = metric.hits(outputs, labels)
-    if hits is not None:
-        interval = statistics.proportion_interval(int(hits.sum()), len(hits), confidence).interval
-    else:
-        estimate = statistics.bootstrap_interval(metric.compute, outputs, labels, confidence=confidence, seed=seed)
-        interval = estimate.interval
-    return _measurement(metric, metric.name, value, interval, len(labels), confidence)
+def build(spec: MetricSpec) -> Metric | None:
+    """The built-in or installed metric of a recipe with its parameters; ``None`` for one that the user wrote.
+
+    Raises:
+        registry.UnknownPlugin: There is none of that name.
+        ValueError: A parameter is unknown or wrong; the message starts with its name.
+    """
+    import pydantic
+
+    if spec.factory is not None:
+        return None
+    plain: Metric = registry.find("metrics", spec.name)
+    if not spec.args:
+        return plain
+    known = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain) if field.init}  # type: ignore[arg-type]
+    for name in spec.args:
+        if name not in known:
+            raise ValueError(f"{name}: {spec.name} has no such parameter{registry.hint(name, known)}")
+    try:
+        made: Metric = pydantic.TypeAdapter(type(plain)).validate_python({**known, **spec.args})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0] if first['loc'] else spec.name}: {first['msg']}") from error
+    return made
+
+
+def label(spec: MetricSpec) -> str:
+    """What the metric of a recipe is called, found without running the user's code."""
+    built = build(spec)
+    return spec.name if built is None else built.label
+
+
+def load(spec: MetricSpec, root: Path) -> Metric:
+    """The metric of a recipe; a user's own is imported from beside it.
+
+    Raises:
+        ConfigError: The user's class cannot be made, or is no metric.
+    """
+    built = build(spec)
+    if built is not None:
+        return built
+    assert spec.factory is not None
+    make = reference.resolve(spec.factory, root)
+    try:
+        made = make(**spec.args)
+    except Exception as error:
+        place = reference.user_frame(error, root) or "metrics"
+        raise ConfigError(f"{spec.factory} raised {type(error).__name__}: {error}", where=place) from error
+    if not isinstance(made, Metric):
+        raise ConfigError(
+            f"{spec.factory} gives a {type(made).__name__}, not a metric",
+            where="metrics",
+            fix="derive the class from edgeopt.metrics.Metric",
+        )
+    if made.label != spec.name:
+        raise ConfigError(
+            f"the recipe calls {spec.factory} {spec.name!r}, it calls itself {made.label!r}",
+            where="metrics",
+            fix=f"write {{factory: {spec.factory!r}, name: {made.label!r}}} in the recipe",
+        )
+    return made
+
+
+def check_columns(metric: Metric, split: Split) -> None:
+    """See that a split has what the metric needs.
+
+    Raises:
+        ConfigError: It lacks a column.
+    """
+    truth = split.truth()
+    try:
+        metric.truth({BASELINE: np.empty((len(split), 0), np.float32), **truth})
+    except KeyError as error:
+        name = error.args[0]
+        raise ConfigError(
+            f"{metric.label} needs {name!r} of every sample; there are: {', '.join(truth) or 'none'}",
+            where=f"data.{split.name}",
+            fix=f'return (samples, labels, {{"{name}": ...}}) from the loader, or put an array {name!r} into the .npz',
+        ) from error
+
+
+def score(metric: Metric, outputs: Array, labels: Any, *, confidence: float, seed: int) -> Measurement:
+    """The metric with its interval.
+
+    Args:
+        metric: Fitted, if it needs to be.
+        outputs: (N, ...) float32.
+        labels: What :meth:`Metric.truth` gave for the same samples.
+        confidence: Of the interval.
+        seed: Of a bootstrap.
+
+    Raises:
+        ValueError: Outputs and labels do not fit the metric.
+    """
+    try:
+        value = metric.compute(outputs, labels)
+        interval = metric.interval(outputs, labels, confidence=confidence, seed=seed)
+    except NotMeasurable as error:
+        return measurement(metric, metric.label, None, None, len(outputs), confidence, why=str(error))
+    return measurement(metric, metric.label, value, interval, len(outputs), confidence, why=metric.note)
 
 
 def drop(
-    metric: Metric, outputs: Array, baseline: Array, labels: Array, *, confidence: float, seed: int
+    metric: Metric, reference: Metric, outputs: Array, baseline: Array, labels: Any, *, confidence: float, seed: int
 ) -> Measurement:
-    """How much worse than the baseline on the same samples: above zero is worse, whatever direction the metric has."""
-    sign = 1.0 if metric.better == "higher" else -1.0
-    value = sign * (metric.compute(baseline, labels) - metric.compute(outputs, labels))
-    hits, baseline_hits = metric.hits(outputs, labels), metric.hits(baseline, labels)
-    if hits is not None and baseline_hits is not None:
-        interval = statistics.paired_proportion_difference(baseline_hits, hits, confidence).interval
-    else:
-        better, worse = (baseline, outputs) if sign > 0 else (outputs, baseline)
-        interval = statistics.paired_bootstrap_interval(
-            metric.compute, better, worse, labels, confidence=confidence, seed=seed
-        ).interval
-    return _measurement(metric, f"{metric.name} drop", value, interval, len(labels), confidence, better="lower")
+    """How much worse than the baseline on the same samples: above zero is worse, whatever direction the metric has.
+
+    Args:
+        metric: As fitted for the model.
+        reference: The same metric as fitted for the baseline.
+        outputs, baseline: (N, ...) float32 each.
+        labels: As in :func:`score`.
+        confidence, seed: As in :func:`score`.
+    """
+    name = f"{metric.label} drop"
+    try:
+        sign = 1.0 if metric.better == "higher" else -1.0
+        value = sign * (reference.compute(baseline, labels) - metric.compute(outputs, labels))
+        low, high = metric.drop_interval(outputs, baseline, labels, reference, confidence=confidence, seed=seed)
+    except NotMeasurable as error:
+        return measurement(metric, name, None, None, len(outputs), confidence, better="lower", why=str(error))
+    if sign < 0:
+        low, high = None if high is None else -high, None if low is None else -low
+    return measurement(metric, name, value, (low, high), len(outputs), confidence, better="lower")
 
 
-def _measurement(
+def measurement(
     metric: Metric,
     name: str,
-    value: float,
-    interval: statistics.Interval,
+    value: float | None,
+    interval: Interval | None,
     count: int,
     confidence: float,
-    better: Literal["lower", "higher"] | None = None,
+    *,
+    better: Better | None = None,
+    why: str = "",
 ) -> Measurement:
+    """A measurement of a metric; it does not depend on a machine or a measuring protocol."""
     return Measurement(
         metric=name,
         value=value,
@@ -92,4 +280,5 @@ def _measurement(
         protocol="",
         machine="",
         confidence=confidence,
+        why=why,
     )

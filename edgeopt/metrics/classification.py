@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from edgeopt.metrics import Better, Metric
 
 Array = npt.NDArray[Any]
 
@@ -23,15 +25,13 @@ def _check(outputs: Array, labels: Array, least_classes: int) -> None:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Metric):
     """Share of samples whose label is among the ``k`` largest outputs. A NaN output counts as wrong."""
 
     k: int
-    unit: str = "1"
-    better: Literal["lower", "higher"] = "higher"
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return f"top{self.k}"
 
     def hits(self, outputs: Array, labels: Array) -> npt.NDArray[np.bool_]:
@@ -46,17 +46,18 @@ class TopK:
         """Share of hits, 0..1."""
         return float(self.hits(outputs, labels).mean())
 
+    def decisions(self, outputs: Array) -> Array | None:
+        """The class with the largest output."""
+        return outputs.argmax(axis=1) if outputs.ndim == 2 and self.k == 1 else None
+
 
 @dataclass(frozen=True)
-class LogLoss:
+class LogLoss(Metric):
     """Mean negative log-likelihood of the labels under the softmax of the outputs, in nats (Bishop 2006, eq. 4.108)."""
 
     name: str = "log_loss"
     unit: str = "nat"
-    better: Literal["lower", "higher"] = "lower"
-
-    def hits(self, outputs: Array, labels: Array) -> None:
-        """Not a share."""
+    better: Better = "lower"
 
     def compute(self, outputs: Array, labels: Array) -> float:
         """Mean over the samples."""

@@ -3,35 +3,104 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeopt.metrics import NotMeasurable
+from edgeopt.metrics._reduced import Reduced
+
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+def _pairs(outputs: Array, targets: Array) -> tuple[Floats, Floats]:
+    """Both as (N, K) float64.
+
+    Raises:
+        ValueError: Their shapes do not fit. Broadcasting would give a number without a meaning.
+    """
+    if not len(outputs) or len(outputs) != len(targets):
+        raise ValueError(f"needs as many targets as outputs, got {targets.shape} and {outputs.shape}")
+    flat, wanted = outputs.reshape(len(outputs), -1), targets.reshape(len(targets), -1)
+    if flat.shape != wanted.shape:
+        raise ValueError(f"needs as many targets as outputs, got {targets.shape} and {outputs.shape}")
+    return flat.astype(np.float64), wanted.astype(np.float64)
 
 
 @dataclass(frozen=True)
-class MeanAbsoluteError:
-    """Mean of |output − target| over samples and outputs, in the unit of the target."""
+class MeanAbsoluteError(Reduced):
+    """Mean of |output - target| over samples and outputs, in the unit of the target."""
 
-    name: str = "mae"
-    unit: str = ""
-    better: Literal["lower", "higher"] = "lower"
+    name = "mae"
+    unit = ""
+    better = "lower"
 
-    def hits(self, outputs: Array, labels: Array) -> None:
-        """Not a share."""
-
-    def compute(self, outputs: Array, labels: Array) -> float:
-        """Mean over all elements.
+    def reduce(self, outputs: Array, labels: Array) -> Floats:
+        """(N,) of each sample.
 
         Raises:
             ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
         """
-        flat, targets = outputs.reshape(len(outputs), -1), labels.reshape(len(labels), -1)
-        if flat.shape != targets.shape:
-            raise ValueError(f"needs as many targets as outputs, got {targets.shape} and {flat.shape}")
-        return float(np.abs(flat.astype(np.float64) - targets).mean())
+        found, wanted = _pairs(outputs, labels)
+        return np.abs(found - wanted).mean(axis=1)
+
+    def value(self, reduced: Floats) -> float:
+        """Their mean."""
+        return float(reduced.mean())
 
 
-PLUGINS = (MeanAbsoluteError(),)
+@dataclass(frozen=True)
+class RootMeanSquaredError(Reduced):
+    """√ of the mean of (output - target)² over samples and outputs, in the unit of the target."""
+
+    name = "rmse"
+    unit = ""
+    better = "lower"
+
+    def reduce(self, outputs: Array, labels: Array) -> Floats:
+        """(N,) mean square of each sample.
+
+        Raises:
+            ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
+        """
+        found, wanted = _pairs(outputs, labels)
+        mean: Floats = ((found - wanted) ** 2).mean(axis=1)
+        return mean
+
+    def value(self, reduced: Floats) -> float:
+        """The root of their mean."""
+        return float(np.sqrt(reduced.mean()))
+
+
+@dataclass(frozen=True)
+class RSquared(Reduced):
+    """1 - Σ (output - target)² / Σ (target - mean)² of each output, averaged over the outputs with equal weights.
+
+    Below 0 the outputs are worse than the mean of the targets. Source: the coefficient of determination, as
+    ``sklearn.metrics.r2_score``, which however calls targets that are all the same 0 or 1.
+    """
+
+    name = "r2"
+
+    def reduce(self, outputs: Array, labels: Array) -> Floats:
+        """(N, 2, K) square errors and targets.
+
+        Raises:
+            ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
+            NotMeasurable: The targets of an output are all the same.
+        """
+        found, wanted = _pairs(outputs, labels)
+        if (np.ptp(wanted, axis=0) == 0).any():
+            raise NotMeasurable("the targets of an output are all the same, so that there is nothing to explain")
+        return np.stack([(found - wanted) ** 2, wanted - wanted.mean(axis=0)], axis=1)
+
+    def value(self, reduced: Floats) -> float:
+        """Of the square errors and targets."""
+        errors, targets = reduced[:, 0], reduced[:, 1]
+        spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
+        return float((1 - errors.sum(axis=0) / spread).mean())
+
+
+PLUGINS = (MeanAbsoluteError(), RootMeanSquaredError(), RSquared())

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from edgeopt import checkpoint, registry
+from edgeopt import checkpoint, metrics
 from edgeopt.artifact import Artifact
 from edgeopt.data import Array, Split, check_classes
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.metrics import Metric
+from edgeopt.recipe import MetricSpec, as_metric
 from edgeopt.stage import Params, StageContext, StageOutput
 from edgeopt.training import Judge, Objective, Schedule, fine_tune, predict, task_loss, to_labels
 
@@ -37,6 +38,7 @@ class DistillParams(Params):
         device: Where to train.
         threads: CPU threads. The order of sums depends on it, so it is part of the result.
         metric: Chooses the best epoch on ``select``; left out, the first of the recipe.
+        metric_source: Digest of the source of the user's own metric; the plan fills it in.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 12
@@ -48,7 +50,8 @@ class DistillParams(Params):
     task: Literal["auto", "classification", "regression"] = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Annotated[int, Field(ge=1)] = 1
-    metric: str = ""
+    metric: Annotated[MetricSpec | None, BeforeValidator(as_metric)] = None
+    metric_source: str = ""
 
 
 class Distill:
@@ -91,7 +94,9 @@ class Distill:
         if task == "classification":
             for split in (train, select):
                 check_classes(split, answers.shape[1])
-        metric: Metric = registry.find("metrics", params.metric)
+        assert params.metric is not None  # the plan fills it in
+        metric = metrics.load(params.metric, ctx.root)
+        metrics.check_columns(metric, select)
         history = fine_tune(
             student,
             train,
@@ -100,7 +105,7 @@ class Distill:
             objective=_objective(params, task, answers, train),
             judge=_judge(metric, select),
             better=metric.better,
-            metric=metric.name,
+            metric=metric.label,
             schedule=Schedule(params.epochs, params.batch, params.lr, params.patience),
             seed=ctx.seed,
             progress=ctx.progress,
@@ -111,14 +116,14 @@ class Distill:
         best, first, last = history.best, history.epochs[0], history.epochs[-1]
         notes = []
         if best.number == 0:
-            notes.append(f"no epoch had a better {metric.name} on select than the network as it came, which is kept")
+            notes.append(f"no epoch had a better {metric.label} on select than the network as it came, which is kept")
         if last.number < params.epochs:
             notes.append(f"stopped after epoch {last.number} of {params.epochs}: none was better for {params.patience}")
         frozen = sum(parameter.numel() for parameter in student.parameters() if not parameter.requires_grad)
         if frozen:
             notes.append(f"{frozen} parameters that the factory froze were not trained")
         summary = (
-            f"{metric.name} on select {first.score:.4f} -> {best.score:.4f}, "
+            f"{metric.label} on select {first.score:.4f} -> {best.score:.4f}, "
             f"best epoch {best.number} of {last.number}, loss {last.loss:.4f}"
         )
         return StageOutput("torch", meta, summary, tuple(notes))
@@ -186,12 +191,16 @@ def _judge(metric: Metric, select: Split) -> Judge:
     """The metric, and the task's loss, so that of two epochs with an equal score the surer one is kept."""
     import torch
 
-    def judge(outputs: Array, labels: Array) -> tuple[float, float]:
+    truth = metric.truth(select.truth())
+
+    def judge(outputs: Array) -> tuple[float, float]:
         try:
-            score = float(metric.compute(outputs, labels))
-        except ValueError as error:
-            raise ConfigError(f"{metric.name} {error}", where="metrics") from error
-        return score, float(task_loss(torch.from_numpy(outputs), to_labels(labels), select.name))
+            score = float(metric.fit(outputs, truth).compute(outputs, truth))
+        except (ValueError, metrics.NotMeasurable) as error:
+            raise ConfigError(f"{metric.label}: {error}", where="metrics") from error
+        if select.labels is None:
+            return score, 0.0
+        return score, float(task_loss(torch.from_numpy(outputs), to_labels(select.labels), select.name))
 
     return judge
 

@@ -1,4 +1,4 @@
-"""Evaluate: run an artefact over a split and take the metrics, with intervals.
+"""Evaluate: run an artefact over a split and keep its outputs; :mod:`edgeopt.stages.score` takes the metrics.
 
 A torch model runs in this process; everything else runs in the agent of the device, through the runtime that ships it.
 An ONNX file that is not compiled yet runs with all optimisations off, which is what the file itself means.
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt import checkpoint, data, metrics, registry
+from edgeopt import checkpoint, data
 from edgeopt.artifact import Artifact
-from edgeopt.errors import ConfigError, StageError
-from edgeopt.measure import Measurement
+from edgeopt.errors import StageError
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
+from edgeopt.stages import _nan
 from edgeopt.target import Target
 
-#: Confidence of every accuracy interval.
-CONFIDENCE = 0.95
 _TORCH_BATCH = 64
 
 
@@ -31,7 +28,6 @@ class EvaluateParams(Params):
     """How to evaluate.
 
     Attributes:
-        metrics: Names of the metrics.
         split: ``select`` or ``evaluate``.
         runtime: Runtime that executes the artefact; ``torch`` for a torch artefact.
         optimization: ``none`` runs the file as it is written, ``all`` as it ships.
@@ -39,7 +35,6 @@ class EvaluateParams(Params):
         threads: Threads of the runtime.
     """
 
-    metrics: tuple[str, ...]
     split: Literal["select", "evaluate"]
     runtime: str
     optimization: Literal["all", "none"] = "all"
@@ -51,12 +46,12 @@ class Evaluate:
     """See the module."""
 
     name = "evaluate"
-    version = 1
+    version = 2
     Params = EvaluateParams
     accepts: Mapping[str, frozenset[str]] = {
         "model": frozenset({"torch", "onnx", "onnx-qdq", "openvino-ir", "ort-model", "openvino-model"})
     }
-    produces = frozenset({"scores"})
+    produces = frozenset({"outputs"})
     tools: tuple[str, ...] = ()
     in_recipe = False
     on_device = True
@@ -70,35 +65,26 @@ class Evaluate:
         return (params.split,)
 
     def run(self, inputs: Mapping[str, Artifact], params: EvaluateParams, ctx: StageContext) -> StageOutput:
-        """Write ``outputs.npy`` (N, ...) float32 and put the metrics into ``meta``.
+        """Write ``outputs.npy`` (N, ...) float32. ``meta["broken"]`` says what is wrong with them, if anything.
 
         Raises:
-            ConfigError: The labels do not fit the network's outputs or the metric.
-            StageError: The artefact gives NaN, or the runtime fails.
+            StageError: The trained network gives NaN, or the runtime fails.
         """
         artifact, split = inputs["model"], ctx.data[params.split]
         outputs = _torch(artifact, split, ctx) if artifact.kind == "torch" else _agent(artifact, split, params, ctx)
-        if not np.isfinite(outputs).all():
-            count = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
-            raise StageError(f"the {artifact.kind} gives NaN or infinity on {count} of {len(outputs)} samples")
-        measured = {name: asdict(_score(name, outputs, split, ctx.seed)) for name in params.metrics}
+        broken = ""
+        wrong = np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
+        if len(wrong):
+            layer = _nan.first_layer(artifact, split.samples[wrong[:1]], ctx.root)
+            broken = f"the {artifact.kind} gives NaN or infinity on {len(wrong)} of {len(outputs)} samples"
+            broken += f", first in layer {layer}" if layer else ""
+            if artifact.kind == "torch":
+                raise StageError(broken)
         memory = io.BytesIO()  # numpy hides the reason why a file cannot be written
         np.save(memory, outputs, allow_pickle=False)
         (ctx.out / "outputs.npy").write_bytes(memory.getbuffer())
-        summary = ", ".join(f"{name} {m['value']:.4f}" for name, m in measured.items())
-        return StageOutput("scores", {"split": params.split, "n": len(split), "metrics": measured}, summary)
-
-
-def _score(name: str, outputs: npt.NDArray[Any], split: data.Split, seed: int) -> Measurement:
-    metric: metrics.Metric = registry.find("metrics", name)
-    if split.labels is None:
-        raise ConfigError(f"{name} needs labels", where=f"data.{split.name}")
-    if outputs.ndim == 2:
-        data.check_classes(split, outputs.shape[1])
-    try:
-        return metrics.score(metric, outputs, split.labels, confidence=CONFIDENCE, seed=seed)
-    except ValueError as error:
-        raise ConfigError(f"{name} {error}", where="metrics") from error
+        meta = {"split": params.split, "n": len(split), "broken": broken}
+        return StageOutput("outputs", meta, f"{len(split)} samples", (broken,) if broken else ())
 
 
 def _torch(artifact: Artifact, split: data.Split, ctx: StageContext) -> npt.NDArray[np.float32]:

@@ -94,7 +94,7 @@ def test_score_and_drop_have_intervals_around_them(metric):
     assert low <= score.value <= high
     assert (score.metric, score.unit, score.better, score.n) == (metric.name, metric.unit, metric.better, COUNT)
     random = np.random.default_rng(3).standard_normal(outputs.shape).astype(np.float32)
-    worse = metrics.drop(metric, outputs + 2 * random, outputs, labels, confidence=0.95, seed=0)
+    worse = metrics.drop(metric, metric, outputs + 2 * random, outputs, labels, confidence=0.95, seed=0)
     low, high = worse.interval
     assert low <= worse.value <= high
     assert worse.value > 0

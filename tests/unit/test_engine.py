@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def step(
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
     stage = Echo()
-    plugins: dict[str, Mapping[str, Any]] = {"stages": {"echo": stage}}
+    plugins: dict[str, Mapping[str, Any]] = {"stages": {"echo": stage}, "metrics": registry.builtin("metrics")}
     monkeypatch.setattr(registry, "builtin", lambda kind: plugins.get(kind, {}))
     return stage
 
@@ -198,10 +199,10 @@ def key_in(world: dict[str, int], folder: Path, echo: Echo, monkeypatch: pytest.
     planned = replace(step(f"s{world['step_id']}", str(world["text"]), model="before"), target="t")
     made = make_plan(folder, planned, seed=world["seed"], path=f"{world['recipe_file']}.yaml")
     recipe = made.recipe.model_copy(update={"name": f"r{world['recipe_name']}"})
-    made = replace(made, recipe=recipe, targets={"t": TargetPlan(target, folder / str(world["gate"]), (), ())})
+    made = replace(made, recipe=recipe, targets={"t": TargetPlan(target, folder / str(world["gate"]), (), (), ())})
     nothing = np.zeros(0)
     splits = {name: Split(name, nothing, None, str(world[key])) for name, key in SPLIT_OF.items()}
-    run = engine._Run(made, None, lambda event: None, splits, True, False, engine.connect)  # type: ignore[arg-type]
+    run = engine._Run(made, None, lambda event: None, splits, True, False, engine.connect, date(2026, 1, 1))  # type: ignore[arg-type]
     run.artifacts["before"] = Artifact("echo", str(world["input"]), folder, {}, {})
     return digest_of(run._key_fields(planned))
 
@@ -265,7 +266,7 @@ def test_the_fingerprint_of_the_device_enters_only_where_it_matters(
     for on_device in (False, True):
         echo.on_device, echo.ran = on_device, []
         plan = make_plan(folder, replace(step(text=str(on_device)), target="t"))
-        plan = replace(plan, targets={"t": TargetPlan(target, folder, (), ())})
+        plan = replace(plan, targets={"t": TargetPlan(target, folder, (), (), ())})
         for flags in (["avx2"], ["avx2", "avx512_vnni"]):
             monkeypatch.setattr(machine, "facts", lambda flags=flags: {**facts, "flags": flags})
             engine_only(folder, plan)

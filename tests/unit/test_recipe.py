@@ -132,8 +132,21 @@ def test_division_by_nothing_is_refused(name, value):
         Preprocess(**fields)
 
 
-def test_a_metric_listed_twice_is_refused():
-    assert reason(metrics=["top1", "top5", "top1"]) == "'top1' is listed twice"
+def test_the_forms_of_a_metric():
+    forms = [
+        "top1",
+        {"tar": {"far": 0.001}},
+        {"mae": None},
+        {"factory": "mine:Dice"},
+        {"factory": "a.b:C", "name": "d"},
+    ]
+    assert [(spec.name, spec.factory, spec.args) for spec in recipe(metrics=forms).metrics] == [
+        ("top1", None, {}),
+        ("tar", None, {"far": 0.001}),
+        ("mae", None, {}),
+        ("dice", "mine:Dice", {}),
+        ("d", "a.b:C", {}),
+    ]
 
 
 def test_schema_is_for_editors():

@@ -33,7 +33,9 @@ def net(seed: int = 0) -> nn.Module:
 def train(model: nn.Module, train_split: Split, select: Split, **options: Any) -> Any:
     labels = to_labels(train_split.labels)  # type: ignore[arg-type]
 
-    def judge(outputs: Any, truth: Any) -> tuple[float, float]:
+    def judge(outputs: Any) -> tuple[float, float]:
+        truth = select.labels
+        assert truth is not None
         loss = functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(truth))
         return float((outputs.argmax(1) == truth).mean()), float(loss)
 
@@ -78,7 +80,7 @@ def test_the_model_is_left_at_its_best_epoch() -> None:
     scores = iter([0.1, 0.5, 0.9, 0.3, 0.9])
     seen = []
 
-    def judge(outputs: Any, truth: Any) -> tuple[float, float]:
+    def judge(outputs: Any) -> tuple[float, float]:
         seen.append(outputs)
         return next(scores), 1.0
 
@@ -91,7 +93,7 @@ def test_the_model_is_left_at_its_best_epoch() -> None:
 
 def test_equal_scores_are_decided_by_the_loss() -> None:
     results = iter([(0.5, 3.0), (0.9, 2.0), (0.9, 1.0), (0.9, 1.5), (0.9, 1.0)])
-    history = train(net(), data(), data(seed=1), judge=lambda outputs, truth: next(results))
+    history = train(net(), data(), data(seed=1), judge=lambda outputs: next(results))
     assert history.best.number == 2
 
 
@@ -99,21 +101,21 @@ def test_a_model_that_only_gets_worse_comes_back_as_it_was() -> None:
     model = net().eval()
     before = state(model)
     scores = iter([0.5, 0.4, math.nan, 0.2, 0.1])
-    history = train(model, data(), data(seed=1), judge=lambda outputs, truth: (next(scores), 0.0))
+    history = train(model, data(), data(seed=1), judge=lambda outputs: (next(scores), 0.0))
     assert history.best.number == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_lower_may_be_better() -> None:
     scores = iter([5.0, 4.0, 6.0, 3.0, 7.0])
-    history = train(net(), data(), data(seed=1), better="lower", judge=lambda outputs, truth: (next(scores), 0.0))
+    history = train(net(), data(), data(seed=1), better="lower", judge=lambda outputs: (next(scores), 0.0))
     assert history.best.number == 3
 
 
 def test_patience_stops_early() -> None:
     scores = iter([0.1, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4])
     schedule = Schedule(epochs=6, batch=16, lr=0.01, patience=2)
-    history = train(net(), data(), data(seed=1), schedule=schedule, judge=lambda outputs, truth: (next(scores), 0.0))
+    history = train(net(), data(), data(seed=1), schedule=schedule, judge=lambda outputs: (next(scores), 0.0))
     assert (history.best.number, history.epochs[-1].number) == (1, 3)
 
 

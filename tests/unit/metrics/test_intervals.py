@@ -56,7 +56,7 @@ def test_the_drop_of_a_share_looks_at_the_samples_in_pairs():
     n = 400
     baseline, labels = answers(np.arange(n) < 380)
     worse, _ = answers((np.arange(n) < 370) | (np.arange(n) == 390))  # ten lost, one won
-    found = metrics.drop(TopK(1), worse, baseline, labels, **SETTINGS)
+    found = metrics.drop(TopK(1), TopK(1), worse, baseline, labels, **SETTINGS)
     assert found.metric == "top1 drop"
     assert found.value == pytest.approx(9 / n)
     assert found.better == "lower"
@@ -72,8 +72,8 @@ def test_a_drop_above_zero_is_worse_also_where_lower_is_better(metric):
     outputs, labels = noisy(metric, 0)
     worse, _ = noisy(metric, 0.9)
     assert metric.compute(worse, labels) > metric.compute(outputs, labels)
-    lost = metrics.drop(metric, worse, outputs, labels, **SETTINGS)
-    won = metrics.drop(metric, outputs, worse, labels, **SETTINGS)
+    lost = metrics.drop(metric, metric, worse, outputs, labels, **SETTINGS)
+    won = metrics.drop(metric, metric, outputs, worse, labels, **SETTINGS)
     assert lost.value == pytest.approx(metric.compute(worse, labels) - metric.compute(outputs, labels))
     assert lost.interval[0] > 0
     assert lost.interval[0] < lost.value < lost.interval[1]
@@ -84,7 +84,7 @@ def test_a_drop_above_zero_is_worse_also_where_lower_is_better(metric):
 @pytest.mark.parametrize("metric", [TopK(1), LogLoss(), MeanAbsoluteError()], ids=lambda metric: metric.name)
 def test_a_model_against_itself_has_not_dropped(metric):
     outputs, labels = noisy(metric, 0)
-    found = metrics.drop(metric, outputs, outputs, labels, **SETTINGS)
+    found = metrics.drop(metric, metric, outputs, outputs, labels, **SETTINGS)
     assert found.value == 0.0
     low, high = found.interval
     assert low <= 0.0 <= high
@@ -96,7 +96,7 @@ def test_the_drop_is_the_difference_of_the_scores_and_lies_in_its_interval(seed,
     right = random.random(300) < share
     baseline, labels = answers(right)
     outputs, _ = answers(right & (random.random(300) >= worse))
-    found = metrics.drop(TopK(1), outputs, baseline, labels, **SETTINGS)
+    found = metrics.drop(TopK(1), TopK(1), outputs, baseline, labels, **SETTINGS)
     assert found.value == pytest.approx(TopK(1).compute(baseline, labels) - TopK(1).compute(outputs, labels))
     low, high = found.interval
     assert low - 0.01 <= found.value <= high + 0.01  # the adjusted interval is not centred on the value

@@ -12,10 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from edgeopt import checkpoint
+from edgeopt import checkpoint, registry
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.errors import ConfigError, StageError
+from edgeopt.metrics import Metric
 from edgeopt.stage import StageOutput
 from edgeopt.stages import distill as module
 from edgeopt.stages.distill import Distill, DistillParams
@@ -50,7 +51,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
         DATA["select"],
         preprocess=None,
         objective=lambda network, x, rows: nn.functional.cross_entropy(network(x), labels[rows]),
-        judge=lambda outputs, truth: (float((outputs.argmax(1) == truth).mean()), 0.0),
+        judge=lambda outputs: (float((outputs.argmax(1) == DATA["select"].labels).mean()), 0.0),
         better="higher",
         schedule=Schedule(8, 32, 0.01),
         seed=0,
@@ -76,7 +77,7 @@ def distill(
     student: Artifact, teacher: Artifact, folder: Path, data: Any = DATA, **params: Any
 ) -> tuple[Artifact, StageOutput]:
     ctx = context(folder, data=data)
-    settings = {"metric": "top1", "epochs": 6, "batch": 32, "lr": 0.01, **params}
+    settings = {"metric": {"name": "top1"}, "epochs": 6, "batch": 32, "lr": 0.01, **params}
     output = Distill().run({"model": student, "teacher": teacher}, DistillParams(**settings), ctx)
     return artifact(output, ctx), output
 
@@ -110,7 +111,7 @@ def test_the_teacher_alone_needs_no_labels_but_the_metric_does(
     for alpha, task in ((0.9, "classification"), (1.0, "auto")):
         with pytest.raises(ConfigError, match="no labels"):
             distill(student, teacher, tmp_path, unlabelled, alpha=alpha, task=task)
-    with pytest.raises(ConfigError, match="no labels"):
+    with pytest.raises(ConfigError, match="top1 needs 'labels'"):
         distill(student, teacher, tmp_path, {**DATA, "select": replace(DATA["select"], labels=None)})
 
 
@@ -134,14 +135,14 @@ def test_classification_of_values_is_refused(student: Artifact, teacher: Artifac
 def test_values_are_regressed(
     student: Artifact, teacher: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Error:
+    class Error(Metric):
         name = "error"
         better = "lower"
 
         def compute(self, outputs: Any, labels: Any) -> float:
             return float(np.square(outputs - labels).mean())
 
-    monkeypatch.setattr(module.registry, "find", lambda kind, name: Error())
+    monkeypatch.setattr(registry, "find", lambda kind, name: Error())
     truth = checkpoint.load(teacher, ROOT)
     data = {name: replace(part, labels=predict(truth, part, None)) for name, part in DATA.items()}
     before = float(
