@@ -158,7 +158,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Difference, ...]:
     old, new = _flat(before), _flat(after)
-    names = dict.fromkeys((*old, *new))
+    names = [name for name in dict.fromkeys((*old, *new)) if name != "protocol.digest"]  # it follows from the others
     return tuple(Difference(n, old.get(n, ""), new.get(n, "")) for n in names if old.get(n, "") != new.get(n, ""))
 
 

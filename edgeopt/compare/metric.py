@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,14 +112,16 @@ class Pair:
                 return f"the {what} was {getattr(was, what)}, now it is {getattr(now, what)}"
         if is_accuracy:
             other = [n for n in {**self.old.data, **self.new.data} if self.old.data.get(n) != self.new.data.get(n)]
+            if not self.old.data or not self.new.data:
+                return ""
             return f"the runs evaluated different data: {', '.join(other)}" if other else ""
         if was.protocol != now.protocol:
             changed = protocol.differences(self.old.target.protocol, self.new.target.protocol)
-            listed = "; ".join(f"{d.field}: {d.a} before, {d.b} now" for d in changed)
+            listed = "; ".join(f"{d.field}: {_side(d.a)} before, {_side(d.b)} now" for d in changed)
             return f"the measuring protocols differ: {listed or 'the record does not say in what'}"
         if was.protocol:
             old, new = ({k: s.target.machine.get(k) for k in _SAME_MACHINE} for s in (self.old, self.new))
-            listed = "; ".join(f"{k}: {old[k]} before, {new[k]} now" for k in old if old[k] != new[k])
+            listed = "; ".join(f"{k}: {_side(old[k])} before, {_side(new[k])} now" for k in old if old[k] != new[k])
             if listed:
                 return f"the machines differ: {listed}"
             for side, run in ((self.old, "earlier"), (self.new, "later")):
@@ -142,7 +145,8 @@ class Pair:
         least, most = (low, high) if better == "lower" else (_negative(high), _negative(low))  # of how much worse it is
         if low == 0 and high == 0:
             return "no_difference", False, "the same artefact on the same data"
-        note = "" if self.old.data else "; the record does not say whether both evaluated the same data"
+        known = self.old.data and self.new.data
+        note = "" if known else "; the records do not say whether both runs evaluated the same data"
         if least is not None and least > 0:
             beyond = least > accepted
             return "worse", beyond, f"the whole interval is worse{_than(beyond, f'{accepted:g}')}{note}"
@@ -194,6 +198,11 @@ class Pair:
         if before is None or after is None or f"latency_p{percentile}_ms" != self.metric:
             return _divided(_estimate(now), _estimate(was))
         return statistics.independent_ratio(after, before, float(percentile) / 100, min(was.confidence, now.confidence))
+
+
+def _side(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "unknown" if value is None else text or "none"
 
 
 def _estimate(measurement: Measurement) -> Estimate:

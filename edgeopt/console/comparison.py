@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _STYLES = {"worse": "bold red", "better": "green", "no_difference": "", "not_comparable": "bold yellow"}
 _ANSWER_STYLES = {changes.REGRESSION: "bold red", changes.NO_REGRESSION: "green"}
 _ONE_LINE = 92  # from this width on, a change and what it means stand on one line
-_EXPLAINED = ("worse", "not_comparable")
 
 
 def print_comparison(comparison: Comparison, stream: TextIO) -> None:
@@ -39,7 +38,7 @@ def _parts(comparison: Comparison, console: Console) -> Iterator[RenderableType]
     if comparison.differences:
         yield Text("What may explain a change:")
         for d in comparison.differences:
-            yield Text(f"  {clean(d.name)}: {_side(d.before)} → {_side(d.after)}")
+            yield Text(f"  {clean(d.name)}: {changes.fact(d.before)} → {changes.fact(d.after)}")
         yield Text("")
     answer = changes.decision(comparison)
     style = _ANSWER_STYLES.get(answer.word, "bold yellow")
@@ -78,17 +77,12 @@ def _remarks(target: TargetComparison) -> list[Text]:
     from rich.text import Text
 
     lines = [
-        Text.assemble((changes.result(c), _style(c)), f"  {clean(c.metric)}: {clean(c.why)}")
-        for c in target.changes
-        if c.result in _EXPLAINED
+        Text.assemble((changes.result(change), _style(change)), f"  {metrics}: {why}")
+        for change, metrics, why in changes.reasons(target)
     ]
     lines += [
         Text.assemble(("gate", "bold red" if gate.loosened else ""), f"  {clean(gate.gate)}: {changes.gate(gate)}")
         for gate in target.gates
     ]
-    lines += [Text(f"{clean(d.name)}: {_side(d.before)} → {_side(d.after)}") for d in target.differences]
+    lines += [Text(f"{clean(d.name)}: {changes.fact(d.before)} → {changes.fact(d.after)}") for d in target.differences]
     return [*lines, Text("")] if lines or not target.changes else []
-
-
-def _side(text: str) -> str:
-    return clean(text) or changes.ABSENT

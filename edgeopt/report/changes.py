@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from edgeopt.errors import ExitCode
@@ -29,6 +30,7 @@ NOTE = (
     "as if their samples were independent, which is the cautious side."
 )
 
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
 _NAMED = 3  # how many items the sentence on top spells out
 
 
@@ -68,6 +70,20 @@ def _percent(ratio: float) -> str:
     percent = 100 * (ratio - 1)
     text = f"{percent:+.0f}" if abs(percent) >= 100 or not math.isfinite(percent) else f"{percent:+.1f}"
     return text if any(c in "123456789" for c in text) or not math.isfinite(percent) else "0"
+
+
+def reasons(comparison: TargetComparison) -> list[tuple[Change, str, str]]:
+    """Why numbers got worse or could not be compared: a change that has the reason, all its metrics, the reason."""
+    found: dict[tuple[str, str], list[Change]] = {}
+    for change in comparison.changes:
+        if change.result in ("worse", "not_comparable"):
+            found.setdefault((result(change), change.why), []).append(change)
+    return [(same[0], clean(", ".join(c.metric for c in same)), clean(why)) for (_, why), same in found.items()]
+
+
+def fact(text: str) -> str:
+    """One side of a difference; of a digest its beginning."""
+    return text[:12] if _DIGEST.fullmatch(text) else clean(text) or ABSENT
 
 
 def gate(change: GateChange) -> str:

@@ -95,8 +95,8 @@ def _differences(comparison: Comparison) -> Iterator[str]:
     rows = [
         [
             escape(wording.clean(f"{name} {d.name}")),
-            escape(d.before or changes.ABSENT),
-            escape(d.after or changes.ABSENT),
+            escape(changes.fact(d.before)),
+            escape(changes.fact(d.after)),
         ]
         for name, d in found
     ]
