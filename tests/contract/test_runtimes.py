@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,9 @@ from edgeopt.errors import StageError
 WEIGHT = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
 BIAS = np.random.default_rng(1).standard_normal(5).astype(np.float32)
 SAMPLES = np.random.default_rng(2).integers(0, 255, (11, 12), dtype=np.uint8)
-SHORT = Limits(warmup_runs=2, warmup_seconds=0.0, min_runs=7, min_seconds=0.0, max_seconds=30.0)
+SHORT = Limits(
+    warmup_runs=2, warmup_seconds=0.0, min_runs=7, min_seconds=0.0, max_seconds=30.0, warmup_max_seconds=0.05
+)
 
 
 def expected(samples: np.ndarray) -> np.ndarray:
@@ -91,6 +96,100 @@ def test_timing_has_the_same_rounds_for_all(agent: Agent, runtime: str, path: st
     assert min(timing.first_inference_ns.values()) > 0
 
 
+def test_the_call_of_the_runtime_is_timed_in_the_same_rounds(agent: Agent, runtime: str, path: str) -> None:
+    agent.open("a", runtime, path)
+    agent.open("b", runtime, path)
+    timing = agent.time(["a", "b"], [SAMPLES], SHORT, seed=3)
+    assert {name: len(series) for name, series in timing.call_overhead_ns.items()} == {runtime: 7}
+    assert (timing.call_overhead_ns[runtime] > 0).all()
+    assert agent.time(["a"], [SAMPLES], SHORT, seed=3, call_overhead=False).call_overhead_ns == {}
+
+
+def test_timing_tells_how_it_went(agent: Agent, runtime: str, path: str) -> None:
+    agent.open("m", runtime, path)
+    short = agent.time(["m"], [SAMPLES], SHORT, seed=0)
+    assert not short.warmup.steady  # three windows take longer than it was given
+    assert short.warmup.unsteady == ("m", f"calling {runtime}")
+    assert short.warmup.rounds >= 2
+    assert f"warming up: m, calling {runtime}" in short.disturbances[0]
+    assert short.clock.step_ns >= short.clock.resolution_ns >= 1
+    assert 0 < short.after.at_s - short.before.at_s < short.seconds
+    assert short.after.own_s > short.before.own_s
+    longer = agent.time(["m"], [SAMPLES], replace(SHORT, warmup_max_seconds=10.0), seed=0)
+    assert 0.3 <= longer.warmup.seconds <= 11
+    assert longer.warmup.steady is not bool(longer.warmup.unsteady)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_throughput_counts_samples_in_windows(agent: Agent, runtime: str, path: str, streams: int) -> None:
+    if streams > agent.probe().machine.cores:
+        pytest.skip("this machine has too few cores")
+    opened = agent.open("m", runtime, path, streams=streams)
+    assert (opened.threads, opened.settings["streams"]) == (1, streams)
+    agent.open("n", runtime, path, streams=streams)
+    limits = replace(SHORT, warmup_runs=1, min_runs=3)
+    found = agent.throughput(["m", "n"], [SAMPLES], limits, seed=0, batch=4, window_seconds=0.02)
+    for name in ("m", "n"):
+        assert found.counts[name].shape == found.window_ns[name].shape == (3,)
+        assert (found.counts[name] % 4 == 0).all()
+        assert found.counts[name].sum() == 4 * len(found.latency_ns[name])
+        assert (found.window_ns[name] >= 0.02e9).all()
+        np.testing.assert_allclose(
+            found.samples_per_s(name), found.counts[name] * 1e9 / found.window_ns[name], rtol=1e-12
+        )
+        # what the streams did fits into the windows, and fills all of them but the last inferences
+        assert found.latency_ns[name].sum() <= streams * found.window_ns[name].sum()
+    (outputs,) = agent.infer("m", [SAMPLES], batch=4)
+    np.testing.assert_allclose(outputs, expected(SAMPLES), rtol=1e-4, atol=1e-2)
+
+
+def test_streams_that_do_not_exist_are_refused(agent: Agent, runtime: str, path: str) -> None:
+    with pytest.raises(StageError, match="streams must be at least 1, not 0"):
+        agent.open("m", runtime, path, streams=0)
+
+
+def test_the_runtimes_own_memory_figure_or_why_there_is_none(agent: Agent, runtime: str, path: str) -> None:
+    agent.open("m", runtime, path)
+    found = agent.runtime_memory("m", [SAMPLES[:8]])
+    assert found.what
+    if runtime == "onnxruntime":
+        assert found.peak_mib is not None
+        assert found.peak_mib >= 8 * 5 * 4 / 2**20  # at least the output of this batch
+    else:
+        assert found.peak_mib is None
+
+
+def test_energy_is_measured_or_the_reason_is_given(agent: Agent, runtime: str, path: str) -> None:
+    agent.open("m", runtime, path)
+    found = agent.energy(["m"], [SAMPLES], seed=0, windows=2, window_seconds=0.05)
+    if found.why:
+        assert "RAPL" in found.why
+        assert found.mj == {}
+    else:
+        assert found.scope
+        assert found.mj["m"].shape == (2,)
+        assert (found.mj["m"] > 0).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this system does not tell who waits for a CPU")
+def test_a_neighbour_on_the_same_cpu_is_seen(runtime: str, path: str) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    burn = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nprint(flush=True)\nwhile True: pass"
+    limits = replace(SHORT, min_seconds=1.5)
+    with (
+        local.start(cpus=(cpu,), limit_s=60) as agent,
+        subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) as neighbour,
+    ):
+        try:
+            assert neighbour.stdout
+            neighbour.stdout.readline()
+            agent.open("m", runtime, path)
+            timing = agent.time(["m"], [SAMPLES], limits, seed=0)
+        finally:
+            neighbour.kill()
+    assert any("waited for a CPU" in sentence for sentence in timing.disturbances), timing
+
+
 def test_timing_after_another_batch_size(agent: Agent, runtime: str, path: str) -> None:
     agent.open("m", runtime, path)
     agent.infer("m", [SAMPLES], batch=4)
@@ -155,6 +254,18 @@ def test_a_killed_agent_is_named(agent: Agent, runtime: str, path: str) -> None:
     os.kill(agent.probe().pid, signal.SIGKILL)
     with pytest.raises(StageError, match=r"local agent .*died during 'infer'(.|\n)*SIGKILL"):
         agent.infer("m", [SAMPLES])
+
+
+def test_an_agent_killed_while_it_times_is_named(agent: Agent, runtime: str, path: str) -> None:
+    agent.open("m", runtime, path)
+    pid = agent.probe().pid
+
+    def kill(_: object) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    endless = replace(SHORT, min_seconds=60.0, max_seconds=60.0)
+    with pytest.raises(StageError, match=r"local agent .*died during 'time'(.|\n)*SIGKILL"):
+        agent.time(["m"], [SAMPLES], endless, seed=0, progress=kill)
 
 
 def test_a_chatty_process_does_not_corrupt_the_stream(runtime: str, path: str, tmp_path: Path) -> None:

@@ -103,6 +103,18 @@ def test_another_python_gets_the_agent_as_an_archive(tmp_path: Path) -> None:
             agent.close("m")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to CPUs")
+def test_it_can_be_bound_to_cpus() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with local.start(cpus=(cpu,)) as agent:
+        assert agent.probe().machine.cpus == (cpu,)
+    with (
+        local.start(cpus=(cpu, 10_000)) as agent,
+        pytest.raises(StageError, match=r"cannot run on CPUs \[\d+, 10000\]: this process may use \["),
+    ):
+        agent.probe()
+
+
 def test_a_python_that_is_not_there() -> None:
     with pytest.raises(StageError, match="cannot start /nowhere/python: No such file"):
         local.start(python="/nowhere/python")
