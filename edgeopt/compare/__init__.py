@@ -86,14 +86,13 @@ def compare(
     """
     limits = dict(tolerances or {})
     names = dict.fromkeys((*before.record.targets, *after.record.targets))
-    targets = tuple(_target(name, before, after, tolerance, limits) for name in names)
+    general = _differences(_facts(before.record), _facts(after.record))
+    targets = tuple(_target(name, before, after, tolerance, limits, general) for name in names)
     known = {change.metric for target in targets for change in target.changes}
     for name in limits:
         if name not in known:
             raise ConfigError(f"no metric {name!r} is compared{hint(name, known)}", where="--tolerance")
-    return Comparison(
-        SCHEMA, _id(before), _id(after), targets, _differences(_facts(before.record), _facts(after.record))
-    )
+    return Comparison(SCHEMA, _id(before), _id(after), targets, general)
 
 
 def _id(release: Release) -> RunId:
@@ -103,7 +102,12 @@ def _id(release: Release) -> RunId:
 
 
 def _target(
-    name: str, before: Release, after: Release, tolerance: float, tolerances: Mapping[str, float]
+    name: str,
+    before: Release,
+    after: Release,
+    tolerance: float,
+    tolerances: Mapping[str, float],
+    general: tuple[Difference, ...],
 ) -> TargetComparison:
     old, new = before.record.targets.get(name), after.record.targets.get(name)
     if old is None or new is None:
@@ -122,10 +126,12 @@ def _target(
         new.shipped,
         changes=tuple(Pair(*sides, metric, tolerance, tolerances).change() for metric in metrics),
         gates=tuple(_gates(old, new)),
-        differences=_differences(
-            {"machine": old.machine, "protocol": old.protocol}, {"machine": new.machine, "protocol": new.protocol}
-        ),
+        differences=tuple(d for d in _differences(*map(_device, (old, new))) if d not in general),
     )
+
+
+def _device(target: TargetRecord) -> dict[str, Any]:
+    return {"machine": target.machine, "protocol": target.protocol}
 
 
 def _is_compared(measurement: Measurement) -> bool:

@@ -22,7 +22,7 @@ def render(comparison: Comparison) -> str:
     answer = changes.decision(comparison)
     names = " → ".join(escape(run.started) for run in (comparison.before, comparison.after))
     text = f"{MARKER}\n### {escape(comparison.after.recipe)}: {answer.word}\n\n{escape(answer.sentence)}\n\n"
-    text += "\n".join(_changed(comparison)) + "\n\n"
+    text += "\n".join(_within(_changed(comparison), MAX_CHARACTERS // 2)) + "\n\n"
     left_out = []
     for title, lines in (
         ("All numbers", _numbers(comparison)),
@@ -41,11 +41,14 @@ def render(comparison: Comparison) -> str:
 
 
 def _changed(comparison: Comparison) -> Iterator[str]:
-    """Targets that changed, and every number for which something can be said."""
+    """Targets that changed, what could not be compared, and every number that is worse or better."""
     for target in comparison.targets:
         if target.presence != "both" or target.error or target.shipped_before != target.shipped_after:
             yield f"- **{escape(target.name)}**: {escape(changes.target(target))}"
-    rows = [(name, c) for name, c in changes.ordered(comparison) if c.result != "no_difference"]
+        for change, metrics, why in changes.reasons(target):
+            if change.result == "not_comparable":
+                yield f"- **{escape(target.name)}**: {changes.result(change)}: {escape(metrics)}: {escape(why)}"
+    rows = [(name, c) for name, c in changes.ordered(comparison) if c.result in ("worse", "better")]
     if rows:
         yield from _table(
             ["", "target", "metric", "before", "after", "change"],
@@ -56,11 +59,24 @@ def _changed(comparison: Comparison) -> Iterator[str]:
                     escape(c.metric),
                     escape(changes.brief(c.before)),
                     escape(changes.brief(c.after)),
-                    escape(changes.effect(c) or c.why),
+                    escape(changes.effect(c)),
                 ]
                 for name, c in rows
             ),
         )
+
+
+def _within(lines: Iterable[str], characters: int) -> Iterator[str]:
+    """The first lines, and how many more there are."""
+    left_out = 0
+    for line in lines:
+        characters -= len(line) + 1
+        if characters >= 0:
+            yield line
+        else:
+            left_out += bool(line)
+    if left_out:
+        yield f"\n… and {left_out} more"
 
 
 def _numbers(comparison: Comparison) -> Iterator[str]:
@@ -72,7 +88,7 @@ def _numbers(comparison: Comparison) -> Iterator[str]:
             escape(changes.value(c.after)),
             escape(changes.effect(c)),
             changes.result(c),
-            escape(c.why),
+            escape("" if c.result == "not_comparable" else c.why),
         ]
         for name, c in comparison.changes()
     )

@@ -111,15 +111,13 @@ def _findings(comparison: Comparison) -> Iterator[_Finding]:
 
 
 def _place(recipe: Path, root: Path) -> dict[str, Any]:
-    """The first line of the recipe. Code scanning needs a path inside the checkout, and forward slashes."""
-    inside = recipe.resolve().is_relative_to(root.resolve())
-    path = recipe.resolve().relative_to(root.resolve()) if inside else recipe
-    return {
-        "physicalLocation": {
-            "artifactLocation": {"uri": quote(path.as_posix()), "uriBaseId": "%SRCROOT%"},
-            "region": {"startLine": 1},
-        }
-    }
+    """The first line of the recipe. Code scanning needs a path relative to the checkout, with forward slashes."""
+    full = recipe.resolve()
+    if full.is_relative_to(root.resolve()):
+        file = {"uri": quote(full.relative_to(root.resolve()).as_posix()), "uriBaseId": "%SRCROOT%"}
+    else:
+        file = {"uri": full.as_uri()}
+    return {"physicalLocation": {"artifactLocation": file, "region": {"startLine": 1}}}
 
 
 def _fingerprints(finding: _Finding) -> dict[str, str]:
