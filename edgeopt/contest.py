@@ -1,32 +1,31 @@
 """The contest of a target's candidates: measure them together, choose what ships, judge its gates.
 
-A latency gate, or a comparison that decides the choice, may straddle its limit. Then more rounds are timed, at most
-:data:`LOOKS` times within the target's budget. Every look uses the confidence ``1 - 0.05 / LOOKS``, so that by the
-union bound (Bonferroni) the chance that any look misleads stays at 5 %.
+A latency gate, or a comparison that decides the choice, may straddle its limit. Then more sessions are timed, within
+the target's budget and at an error rate that :mod:`edgeopt.sessions` keeps over all looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import flip, measure, verdict
+from edgeopt import flip, footprint, measure, noise, sessions, verdict
 from edgeopt.access import Agent, Facts
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
-from edgeopt.measure import Measurement
+from edgeopt.measure import Measurement, exact
 from edgeopt.plan import Candidate, TargetPlan
 from edgeopt.protocol import Protocol
 from edgeopt.record import ArtifactRecord, CandidateRecord, FlipRecord, TargetRecord, VerdictRecord
-from edgeopt.verdict import Contender, Gate
+from edgeopt.sessions import Schedule, Sessions
+from edgeopt.verdict import Choice, Contender, Gate
 
-LOOKS = 3
-_LATENCY_CONFIDENCE = 1 - 0.05 / LOOKS
 _INPUT_SAMPLES = 64
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
@@ -53,6 +52,7 @@ class Contest:
         evaluated: Candidate -> its artefacts.
         connect: Starts a fresh agent on the device.
         progress: ``(seconds done, seconds in all, note)``.
+        noise: Folder where the noise floors are kept; None to keep none.
     """
 
     plan: TargetPlan
@@ -62,10 +62,7 @@ class Contest:
     evaluated: Mapping[str, Evaluated]
     connect: Callable[[], Agent]
     progress: Callable[[float, float, str], None]
-    _samples: dict[str, Nanoseconds] = field(default_factory=dict)
-    _latency: dict[str, list[Measurement]] = field(default_factory=dict)
-    _ratios: dict[tuple[str, str], Measurement] = field(default_factory=dict)
-    _machine: str = ""
+    noise: Path | None = None
 
     def run(self) -> tuple[TargetRecord, dict[str, Nanoseconds]]:
         """Measure, choose and judge.
@@ -77,50 +74,54 @@ class Contest:
             StageError: A candidate does not run, or the device is not what the target says.
         """
         facts = self._check_device()
-        self._machine = str(facts.machine)
-        memory = {candidate.id: self._memory(candidate) for candidate in self.plan.candidates}
-        spec = self.plan.target.measure
-        spent = 0.0
-        for look in range(1, LOOKS + 1):
-            self._time(look)
-            spent += spec.min_seconds
-            choice = verdict.select([self._contender(c) for c in self.plan.candidates], self._ratio)
-            judged = self._judge(choice.shipped, memory)
-            waiting = choice.open or any(
-                v.outcome in ("inconclusive", "not_measured") and v.metric.startswith("latency") for v in judged
-            )
-            if not waiting or spent >= spec.max_seconds:
-                break
-        candidates = tuple(
-            self._record(candidate, memory[candidate.id], choice.rejected.get(candidate.id, ""), choice.shipped)
-            for candidate in self.plan.candidates
-        )
+        machine, inputs = str(facts.machine), self._inputs()
+        protocol = self._protocol(facts, inputs)
+        candidates = [self._on_device(candidate) for candidate in self.plan.candidates]
+        fixed = self._footprints(candidates, inputs, protocol, machine)
+        schedule = Schedule.of(self.plan.target.measure.min_seconds, self.plan.target.measure.max_seconds)
+        floor = noise.read(self.noise, machine, protocol.digest()) if self.noise else None
+        timed = Sessions(candidates, protocol, schedule, machine, floor)
+
+        def judge() -> tuple[Choice, tuple[VerdictRecord, ...]]:
+            choice = verdict.select([self._contender(c, timed) for c in self.plan.candidates], timed.ratio)
+            return choice, self._judge(choice.shipped, fixed, timed)
+
+        def decided() -> bool:
+            choice, judged = judge()
+            waiting = (v for v in judged if v.outcome in ("inconclusive", "not_measured"))
+            return not choice.open and not any(v.metric.startswith("latency") for v in waiting)
+
+        sessions.sample(self.connect, timed, inputs, seed=self.seed, decided=decided, progress=self.progress)
+        choice, judged = judge()
+        disturbed = timed.disturbed()
         flips = self._flips(choice.shipped)
         record = TargetRecord(
             shipped=choice.shipped,
             reason=choice.reason,
-            candidates=candidates,
-            verdicts=judged,
+            candidates=tuple(self._record(c, choice, fixed, timed) for c in self.plan.candidates),
+            verdicts=tuple(verdict.disturbed(v, disturbed) for v in judged),
             flips=flips[: flip.LISTED],
             flip_count=len(flips),
             machine={**asdict(facts.machine), "python": facts.python, "runtimes": dict(facts.runtimes)},
-            protocol={**asdict(self._protocol()), "digest": self._protocol().digest(), "looks": look},
+            condition=timed.condition(),
+            disturbed=disturbed,
+            protocol=timed.described(),
+            family={"gates": len(judged), "level": 1 - sessions.LATENCY_LEVEL, "looks": len(schedule.looks)},
         )
-        return record, self._samples
+        return record, {candidate.name: timed.pace_ns(candidate.name) for candidate in candidates}
 
     # Measuring
 
-    def _protocol(self) -> Protocol:
-        target, count = self.plan.target, len(self.plan.candidates) + 1
+    def _protocol(self, facts: Facts, inputs: Sequence[npt.NDArray[Any]]) -> Protocol:
+        target = self.plan.target
         return Protocol(
-            runtimes=target.runtime,
+            runtimes=tuple(f"{name} {facts.runtimes.get(name, '')}".rstrip() for name in target.runtime),
             threads=target.measure.threads,
             batch=target.measure.batch,
             percentile=target.measure.percentile,
-            confidence=_LATENCY_CONFIDENCE,
-            min_seconds=target.measure.min_seconds * count,
             min_runs=target.measure.min_runs,
-            max_seconds=max(target.measure.max_seconds, target.measure.min_seconds) * count,
+            inputs=sessions.inputs_digest(inputs),
+            **sessions.WARMUP,
         )
 
     def _check_device(self) -> Facts:
@@ -143,69 +144,67 @@ class Contest:
         artifact = self.evaluated[candidate.id].compiled
         return measure.Candidate(candidate.id, candidate.runtime, str(artifact.path(artifact.meta["file"])))
 
-    def _memory(self, candidate: Candidate) -> Measurement:
-        self.progress(0, 0, f"memory of {candidate.id}")
-        inputs = [array[: self.plan.target.measure.batch] for array in self._inputs()]
-        return measure.peak_memory_mib(
-            self.connect, self._on_device(candidate), inputs, self._protocol(), self._machine
-        )
-
-    def _time(self, look: int) -> None:
-        """Time all candidates once more, in a fresh agent, and take the latencies over all rounds so far."""
-        protocol = self._protocol()
-        note = f"look {look} of at most {LOOKS}"
-        with self.connect() as agent:
-            timed = measure.measure(
-                agent,
-                [self._on_device(candidate) for candidate in self.plan.candidates],
-                self._inputs(),
-                protocol,
-                self._baselines(),
-                machine=self._machine,
-                seed=self.seed + look,
-                earlier=self._samples,
-                progress=lambda report: self.progress(report["seconds"], protocol.min_seconds, note),
-            )
-        self._ratios.clear()
-        for name, result in timed.items():
-            self._samples[name], self._latency[name] = result.samples_ns, result.measurements
+    def _footprints(
+        self,
+        candidates: Sequence[measure.Candidate],
+        inputs: Sequence[npt.NDArray[Any]],
+        protocol: Protocol,
+        machine: str,
+    ) -> dict[str, list[Measurement]]:
+        """Memory, energy and compressed size of every candidate."""
+        batch = [array[: protocol.batch] for array in inputs]
+        found: dict[str, list[Measurement]] = {}
+        for candidate in candidates:
+            self.progress(0, 0, f"memory of {candidate.name}")
+            found[candidate.name] = footprint.memory(self.connect, candidate, batch, protocol, machine)
+        self.progress(0, 0, "energy")
+        for name, used in footprint.energy(self.connect, candidates, inputs, protocol, machine, self.seed).items():
+            found[name] += [used, footprint.compressed_mib(self._files(name))]
+        return found
 
     def _baselines(self) -> dict[str, str]:
         """Candidate -> the float baseline in its runtime."""
         of_runtime = {c.runtime: c.id for c in self.plan.candidates if c.rank == 0}
         return {c.id: of_runtime[c.runtime] for c in self.plan.candidates}
 
-    def _ratio(self, first: str, second: str) -> Measurement:
-        """The more cautious of the ratios by median and by low quantile: the one with the higher upper bound."""
-        if (first, second) not in self._ratios:
-            protocol = self._protocol()
-            ratios = measure.compare(self._samples[first], self._samples[second], protocol, self._machine, self.seed)
-            self._ratios[first, second] = max(ratios, key=_upper_bound)
-        return self._ratios[first, second]
-
     # Judging
 
-    def _contender(self, candidate: Candidate) -> Contender:
+    def _contender(self, candidate: Candidate, timed: Sessions) -> Contender:
         accuracy = self._accuracy(candidate, "select")
         budgets = self._size(candidate)
         return Contender(
             id=candidate.id,
             rank=candidate.rank,
             runtime=candidate.runtime,
-            latency_ms=float(np.median(self._samples[candidate.id])) / 1e6,
+            latency_ms=float(np.median(timed.pace_ns(candidate.id))) / 1e6,
             accuracy=[self._decide(gate, accuracy) for gate in self.plan.selection_gates],
             budgets=[self._decide(gate, budgets) for gate in self.plan.gates if gate.metric == "size_mib"],
         )
 
-    def _judge(self, shipped: str, memory: Mapping[str, Measurement]) -> tuple[VerdictRecord, ...]:
+    def _judge(
+        self, shipped: str, fixed: Mapping[str, list[Measurement]], timed: Sessions
+    ) -> tuple[VerdictRecord, ...]:
         candidate = next(c for c in self.plan.candidates if c.id == shipped)
+        base = {m.metric: m for m in fixed[self._baselines()[shipped]]}
+        measured = [*fixed[shipped], *self._times(candidate, timed)]
         known = {
             **self._accuracy(candidate, "evaluate"),
             **self._size(candidate),
-            **self._memory_numbers(candidate, memory),
-            **{m.metric: m for m in self._latency[shipped]},
+            **{m.metric: m for m in measured},
+            **{f"{m.metric} ratio": _over(m, base[m.metric]) for m in fixed[shipped]},
         }
         return tuple(self._decide(gate, known) for gate in self.plan.gates)
+
+    def _times(self, candidate: Candidate, timed: Sessions) -> list[Measurement]:
+        """All that is measured in sessions."""
+        base, overhead = self._baselines()[candidate.id], timed.call_overhead(candidate.runtime)
+        return [
+            *timed.measurements(candidate.id),
+            *([overhead] if overhead else []),
+            timed.ratio(candidate.id, base),
+            timed.ratio_p10(candidate.id, base),
+            *([timed.noise()] if candidate.id == timed.candidates[0].name else []),
+        ]
 
     def _decide(self, gate: Gate, known: Mapping[str, Measurement]) -> VerdictRecord:
         return verdict.decide(gate, known.get(gate.measurement), self.plan.target.accept)
@@ -220,29 +219,26 @@ class Contest:
         size = self._size_mib(candidate.id)
         base = self._size_mib(self._baselines()[candidate.id])
         return {
-            "size_mib": _exact("size_mib", size, "MiB"),
-            "size_mib ratio": _exact("size_mib ratio", size / base, "1"),
+            "size_mib": exact("size_mib", size, "MiB"),
+            "size_mib ratio": exact("size_mib ratio", size / base, "1"),
         }
 
     def _size_mib(self, candidate: str) -> float:
-        """Size of the files that the device needs, in MiB."""
-        artifact = self.evaluated[candidate].compiled
-        return sum(artifact.path(n).stat().st_size for n in artifact.files if n != "layer_map.json") / 2**20
+        return sum(file.stat().st_size for file in self._files(candidate)) / 2**20
 
-    def _memory_numbers(self, candidate: Candidate, memory: Mapping[str, Measurement]) -> dict[str, Measurement]:
-        peak, base = memory[candidate.id], memory[self._baselines()[candidate.id]]
-        known = {peak.metric: peak}
-        if peak.value is not None and base.value:
-            name = f"{peak.metric} ratio"
-            known[name] = replace(peak, metric=name, value=peak.value / base.value, unit="1")
-        return known
+    def _files(self, candidate: str) -> list[Path]:
+        """What the device needs of a candidate."""
+        artifact = self.evaluated[candidate].compiled
+        return [artifact.path(name) for name in artifact.files if name != "layer_map.json"]
 
     def _flips(self, shipped: str) -> tuple[FlipRecord, ...]:
         """Samples that what ships decides otherwise than its float baseline."""
         before, after = self.evaluated[self._baselines()[shipped]], self.evaluated[shipped]
         return flip.flips(before.evaluate, after.evaluate, self.splits["evaluate"], private=self.private)
 
-    def _record(self, candidate: Candidate, memory: Measurement, rejected: str, shipped: str) -> CandidateRecord:
+    def _record(
+        self, candidate: Candidate, choice: Choice, fixed: Mapping[str, list[Measurement]], timed: Sessions
+    ) -> CandidateRecord:
         artifact = self.evaluated[candidate.id].compiled
         return CandidateRecord(
             id=candidate.id,
@@ -254,34 +250,24 @@ class Contest:
                 kind=artifact.kind,
                 digest=artifact.digest,
                 size_mib=self._size_mib(candidate.id),
-                path=self.plan.target.name if candidate.id == shipped else None,
+                path=self.plan.target.name if candidate.id == choice.shipped else None,
             ),
             measurements=(
                 *self._accuracy(candidate, "evaluate").values(),
-                *self._latency[candidate.id],
-                memory,
+                *self._times(candidate, timed),
                 self._size(candidate)["size_mib"],
+                *fixed[candidate.id],
             ),
             selection=tuple(self._accuracy(candidate, "select").values()),
-            rejected=rejected,
+            rejected=choice.rejected.get(candidate.id, ""),
             placement=artifact.meta.get("placement", {}),
         )
 
 
-def _upper_bound(ratio: Measurement) -> float:
-    high = ratio.interval[1] if ratio.interval else None
-    return np.inf if high is None else high
-
-
-def _exact(name: str, value: float, unit: str) -> Measurement:
-    return Measurement(
-        metric=name,
-        value=value,
-        unit=unit,
-        better="lower",
-        interval=None,
-        n=1,
-        method="measured",
-        protocol="",
-        machine="",
+def _over(measured: Measurement, base: Measurement) -> Measurement:
+    """The ratio of two readings without error bars."""
+    if measured.value is None or not base.value:
+        return replace(measured, metric=f"{measured.metric} ratio", value=None, interval=None, unit="1")
+    return replace(
+        measured, metric=f"{measured.metric} ratio", value=measured.value / base.value, interval=None, unit="1"
     )

@@ -108,12 +108,19 @@ def _check_metrics(plan: Plan, splits: Mapping[str, Split]) -> None:
     """See before hours of work that the metrics can be made and that the data have what they need.
 
     Raises:
-        ConfigError: A column is missing, or a gate points the wrong way for a user's own metric.
+        ConfigError: A column is missing, or samples of some kind, or a gate points the wrong way for a user's own
+            metric.
     """
     opened = [metrics.load(spec, plan.root) for spec in plan.recipe.metrics]
+    gated = {gate.metric for target in plan.targets.values() for gate in target.gates}
     for metric in opened:
-        for name in ("select", "evaluate"):
-            metrics.check_columns(metric, splits[name])
+        with metrics.blamed(metric, plan.root):
+            metrics.check_split(metric, splits["select"], fitting=bool(metric.fitted_on))
+            metrics.check_split(metric, splits["select"])
+            metrics.check_split(metric, splits["evaluate"])
+            for name in splits["evaluate"].sets():
+                if f"{metric.label}[{name}]" in gated:
+                    metrics.check_split(metric, splits["evaluate"], name)
     better = {metric.label: metric.better for metric in opened}
     for target in plan.targets.values():
         for gate in target.selection_gates:
@@ -315,6 +322,7 @@ class _Run:
             splits=self.splits,
             evaluated={candidate.id: self._evaluated(candidate) for candidate in planned.candidates},
             connect=lambda: self.connect(planned.target.device),
+            noise=self.store.root / "noise",
             progress=lambda done, total, note: self._emit(
                 events.StepProgress,
                 step=step_id,

@@ -14,6 +14,7 @@ from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement
 from edgeopt.recipe import Gates, Limit
 from edgeopt.record import GateOutcome, RunOutcome, VerdictRecord, WaiverRecord
+from edgeopt.sessions import SMALLEST_EFFECT
 
 Bound = Literal["max", "min", "max_drop", "max_ratio"]
 
@@ -24,8 +25,14 @@ DEVICE_METRICS: Mapping[str, str] = {
     "latency_p99_ms": "ms",
     "latency_ratio": "1",
     "latency_ratio_p10": "1",
+    "load_ms": "ms",
+    "first_inference_ms": "ms",
+    "load_memory_mib": "MiB",
     "peak_memory_mib": "MiB",
+    "steady_memory_mib": "MiB",
     "size_mib": "MiB",
+    "size_compressed_mib": "MiB",
+    "energy_mj": "mJ",
 }
 
 
@@ -126,6 +133,18 @@ def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = 
     if low is None or high is None:
         return verdict("inconclusive", f"{measurement.n} samples do not bound it on the side of {limit}")
     return verdict("inconclusive", f"the interval [{low:.4g}, {high:.4g}] straddles {limit} with n = {measurement.n}")
+
+
+def disturbed(judged: VerdictRecord, why: Sequence[str]) -> VerdictRecord:
+    """The verdict, given what disturbed the device while timing: a latency that is too high may be another one's fault.
+
+    A pass stays: what disturbs makes slower. So does a gate on a ratio: candidates are timed interleaved, and the
+    interval of a ratio is that between sessions, disturbed ones included.
+    """
+    times = judged.metric.startswith("latency") and not judged.metric.startswith("latency_ratio")
+    if not why or judged.outcome != "fail" or not (times or judged.metric == "first_inference_ms"):
+        return judged
+    return replace(judged, outcome="inconclusive", why=f"{judged.why}, but the machine was disturbed: {'; '.join(why)}")
 
 
 @dataclass(frozen=True)
@@ -237,8 +256,11 @@ def _is_gain(ratio: Measurement) -> bool:
 
 
 def _straddles(ratio: Measurement) -> bool:
+    """Whether more samples could still show a difference that is worth the name."""
     low, high = ratio.interval or (None, None)
-    return low is None or high is None or low < 1.0 <= high
+    if low is None or high is None:
+        return True
+    return low < 1.0 <= high and not (low >= 1 / (1 + SMALLEST_EFFECT) and high <= 1 + SMALLEST_EFFECT)
 
 
 def _ratio_text(ratio: Measurement) -> str:

@@ -22,15 +22,15 @@ FLOORS = (
     {"contest"},  # the candidates of one target
     {"flip"},
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
-    {"checkpoint", "quantizers", "console", "publish"},
+    {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
     {"training", "pruning", "compare", "waivers"},
-    {"stage", "record", "metrics"},
+    {"stage", "record", "metrics", "sessions", "footprint"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
     {"config"},
-    {"errors", "events", "registry", "statistics", "agent"},  # these stand alone
+    {"errors", "events", "registry", "statistics", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )
 HEAVY = {

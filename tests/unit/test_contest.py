@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from edgeopt import access, verdict
 from edgeopt.artifact import Artifact, Store
-from edgeopt.contest import LOOKS, Contest, Evaluated
+from edgeopt.contest import Contest, Evaluated
 from edgeopt.data import Split
 from edgeopt.errors import StageError
 from edgeopt.metrics import drop, score
@@ -22,15 +23,23 @@ from edgeopt.recipe import Limit
 from edgeopt.target import Target
 
 ROUNDS = 600
+
+#: sessions before the first and at the last look, with the target's default seconds
+FIRST, LAST = 4, 20
 LABELS = np.arange(1000) % 4
 
 
 @dataclass
 class PlantedAgent:
-    """Stands in for a device whose latencies are known: name -> median in ns, with 5 % of common noise."""
+    """Stands in for a device whose latencies are known: name -> median in ns, with 5 % of common noise.
+
+    ``openings`` is how far, relatively, two openings of one model lie apart.
+    """
 
     medians: Mapping[str, float]
     flags: tuple[str, ...] = ("avx2",)
+    unsteady: tuple[str, ...] = ()
+    openings: float = 0.0
     timed: list[list[str]] = field(default_factory=list)
 
     def __enter__(self) -> PlantedAgent:
@@ -52,22 +61,31 @@ class PlantedAgent:
     def memory(self) -> access.Memory:
         return access.Memory(50.0, 40.0)
 
+    def runtime_memory(self, name: str, inputs: Any) -> access.RuntimeMemory:
+        return access.RuntimeMemory(None, "the planted runtime does not tell")
+
+    def energy(self, names: Sequence[str], inputs: Any, **_: Any) -> access.Energy:
+        return access.Energy({}, "", "no counters here")
+
     def time(self, names: Sequence[str], inputs: Any, limits: access.Limits, *, seed: int, **_: Any) -> access.Timing:
         self.timed.append(list(names))
         random = np.random.default_rng(seed)
         common = 1 + 0.05 * random.random(ROUNDS)
         samples = {
-            name: (self.medians[name.removesuffix(" (again)")] * common * (1 + 0.02 * random.random(ROUNDS))).astype(
-                int
-            )
+            name: (
+                self.medians[name.removesuffix(" (again)")]
+                * math.exp(self.openings * random.normal())
+                * common
+                * (1 + 0.02 * random.random(ROUNDS))
+            ).astype(int)
             for name in names
         }
         return access.Timing(
             samples_ns=samples,
             call_overhead_ns={},
             first_inference_ns=dict.fromkeys(names, 1),
-            seconds=1.0,
-            warmup=access.Warmup(True, 30, 0.3, ()),
+            seconds=1.3,
+            warmup=access.Warmup(not self.unsteady, 30, 0.3, self.unsteady),
             clock=access.Clock("planted", 1, 1, 50),
             before=access.Condition(at_s=0.0),
             after=access.Condition(at_s=1.0),
@@ -145,8 +163,8 @@ def test_the_fastest_whose_accuracy_holds_ships(tmp_path: Path) -> None:
     made, agent = contest(tmp_path, {"float": 1e6, "pruned": 7e5, "int8": 4e5})
     target, samples = made.run()
     assert target.shipped == "int8"
-    assert len(agent.timed) == 1
-    assert all(len(values) == ROUNDS for values in samples.values())
+    assert len(agent.timed) == FIRST
+    assert all(len(values) == FIRST * ROUNDS for values in samples.values())
     ratio = target.candidate("int8").measurement("latency_ratio")
     assert ratio is not None
     assert ratio.value == pytest.approx(0.4, rel=0.01)
@@ -173,23 +191,81 @@ def test_int8_that_is_slower_does_not_ship(tmp_path: Path) -> None:
     assert target.shipped == "pruned"
 
 
-def test_equal_speed_is_no_gain_and_is_looked_at_again_within_the_budget(tmp_path: Path) -> None:
-    made, agent = contest(
-        tmp_path, {"float": 1e6, "int8": 1e6}, measure={"min_seconds": 1.0, "max_seconds": 9.0, "min_runs": 10}
-    )
-    target, samples = made.run()
+BUDGET = {"min_seconds": 1.0, "max_seconds": 9.0, "min_runs": 10}
+
+
+def test_equal_speed_is_no_gain_and_is_soon_seen(tmp_path: Path) -> None:
+    made, agent = contest(tmp_path, {"float": 1e6, "int8": 1e6}, measure=BUDGET)
+    target, _ = made.run()
     assert target.shipped == "float"
-    assert len(agent.timed) == LOOKS
-    assert len(samples["int8"]) == LOOKS * ROUNDS
+    assert len(agent.timed) == FIRST
     assert "no measured gain" in target.candidate("int8").rejected
 
 
+def test_what_is_not_clear_is_looked_at_again_within_the_budget(tmp_path: Path) -> None:
+    made, agent = contest(tmp_path, {"float": 1e6, "int8": 1e6}, measure=BUDGET)
+    agent.openings = 0.05
+    target, samples = made.run()
+    assert target.shipped == "float"
+    assert len(agent.timed) == LAST
+    assert len(samples["int8"]) == LAST * ROUNDS
+    assert target.family == {"gates": 1, "level": 0.95, "looks": 4}
+    assert target.protocol["looks"] == 4
+    assert target.protocol["sessions"] == [ROUNDS] * LAST
+
+
 def test_the_budget_ends_the_looking(tmp_path: Path) -> None:
-    made, agent = contest(
-        tmp_path, {"float": 1e6, "int8": 1e6}, measure={"min_seconds": 1.0, "max_seconds": 1.0, "min_runs": 10}
-    )
-    made.run()
-    assert len(agent.timed) == 1
+    made, agent = contest(tmp_path, {"float": 1e6, "int8": 1e6}, measure={**BUDGET, "max_seconds": 1.0})
+    agent.openings = 0.05
+    target, _ = made.run()
+    assert len(agent.timed) == FIRST
+    assert target.protocol["looks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome"),
+    [
+        ({"latency_p90_ms": Limit(max=0.2)}, "inconclusive"),
+        ({"latency_p90_ms": Limit(max=5.0)}, "pass"),
+        ({"latency_ratio": Limit(max=0.3)}, "fail"),
+        ({"size_mib": Limit(max=0.001)}, "fail"),
+    ],
+)
+def test_a_disturbed_machine_does_not_fail_a_latency(tmp_path: Path, limit: Mapping[str, Limit], outcome: str) -> None:
+    gates = {"top1": Limit(max_drop=0.02), **limit}
+    made, agent = contest(tmp_path, {"float": 1e6, "int8": 4e5}, gates=gates, measure=BUDGET)
+    agent.unsteady = ("int8",)
+    target, _ = made.run()
+    judged = {verdict.metric: verdict for verdict in target.verdicts}[next(iter(limit))]
+    assert judged.outcome == outcome
+    assert ("the machine was disturbed: in 4 of 4 sessions: not steady" in judged.why) == (outcome == "inconclusive")
+    assert target.condition["disturbed_sessions"] == FIRST
+    assert target.disturbed
+
+
+def test_the_noise_floor_is_remembered_and_what_is_far_noisier_was_disturbed(tmp_path: Path) -> None:
+    for seed in range(3):
+        made, agent = contest(tmp_path, {"float": 1e6, "int8": 4e5}, measure=BUDGET)
+        made.noise, made.seed, agent.openings = tmp_path / "noise", seed, 0.002
+        target, _ = made.run()
+        assert target.disturbed == ()
+        assert target.protocol["noise_floor"] is None
+    made, agent = contest(tmp_path, {"float": 1e6, "int8": 4e5}, measure=BUDGET)
+    made.noise, agent.openings = tmp_path / "noise", 0.05
+    target, _ = made.run()
+    assert target.protocol["noise_floor"] < 0.01
+    assert "two copies of one model differed" in target.disturbed[0]
+
+
+def test_memory_energy_and_sizes_are_recorded(tmp_path: Path) -> None:
+    made, _ = contest(tmp_path, {"float": 1e6, "int8": 4e5}, measure=BUDGET)
+    target, _ = made.run()
+    values = {m.metric: m for m in target.candidate("int8").measurements}
+    assert (values["peak_memory_mib"].value, values["steady_memory_mib"].value) == (50.0, 40.0)
+    assert values["energy_mj"].value is values["runtime_memory_mib"].value is None
+    assert values["energy_mj"].why == "no counters here"
+    assert values["size_compressed_mib"].value < values["size_mib"].value  # the files are mostly zeros
+    assert {values[m].protocol for m in ("latency_p50_ms", "latency_ratio", "load_ms")} == {target.protocol["digest"]}
 
 
 @pytest.mark.parametrize(
