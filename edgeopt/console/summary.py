@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from edgeopt.console import page
-from edgeopt.report import facts, wording
+from edgeopt.report import alarms, facts, wording
 from edgeopt.report.wording import Quantity, clean
 
 if TYPE_CHECKING:
@@ -35,10 +35,19 @@ def _parts(record: RunRecord, console: Console) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for name, target in record.targets.items():
         parts += [_heading(name, target), *_table(target, console), *_complaints(target)]
+    parts += _alarms(record)
     answer = wording.decision(record)
     outcome = {wording.SHIP: "pass", wording.DONT_SHIP: "fail"}.get(answer.word, "inconclusive")
     parts += [Text.assemble((answer.word, _STYLES[outcome]), f"  {answer.sentence}")]
     return parts
+
+
+def _alarms(record: RunRecord) -> list[Text]:
+    """What must not be missed; waived gates stand among the complaints of their target already."""
+    from rich.text import Text
+
+    loud = [alarm for alarm in alarms.alarms(record) if alarm.tone != "waived"]
+    return [Text.assemble((f"! {alarm.title}", _STYLES[alarm.tone]), f"\n  {alarm.text}\n") for alarm in loud]
 
 
 def _heading(name: str, target: TargetRecord) -> Text:

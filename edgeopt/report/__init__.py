@@ -23,7 +23,7 @@ def render_all(
     Args:
         record: The run.
         samples: Target -> candidate id -> raw latencies, (n,) int64 ns. What is missing is left out of the charts.
-        comparison: With an earlier run.
+        comparison: With the previous release.
 
     Returns:
         File name -> text, to be written as UTF-8.
@@ -31,7 +31,7 @@ def render_all(
     from edgeopt.report import html, junit, markdown  # not needed by those who only want the wording
 
     return {
-        "report.md": markdown.render(record, samples),
-        "report.html": html.render(record, samples),
+        "report.md": markdown.render(record, samples, comparison),
+        "report.html": html.render(record, samples, comparison),
         "junit.xml": junit.render(record, samples),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ from edgeopt.report.wording import Quantity
 
 if TYPE_CHECKING:
     from edgeopt.measure import Measurement
-    from edgeopt.record import CandidateRecord, LedgerRecord, RunRecord, StageRecord, TargetRecord, VerdictRecord
+    from edgeopt.record import CandidateRecord, FlipRecord, RunRecord, StageRecord, TargetRecord, VerdictRecord
 
 LATENCY = "latency_p50_ms"
 _HEADLINE = (LATENCY, "latency_ratio", "size_mib", "peak_memory_mib")
-_ALWAYS_SHARED = frozenset({"trained", "exported"})  # ledger stages of every run, compressed or not
+_FEW = 3  # accuracies in a table of candidates
+_FURTHER = ("call_overhead_ms", "size_compressed_mib", "energy_mj")  # of what ships, beside the headline
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class MetricRow:
         baseline: In the runtime that ships; ``None`` for a drop or ratio, which is already relative to it.
         limit: Such as ``≤ 3 ms``; empty if the metric is not gated.
         outcome: Of the gate; empty if the metric is not gated.
-        why: Of the outcome.
+        why: Of the outcome, or why there is no number.
     """
 
     name: str
@@ -49,28 +50,6 @@ class CandidateRow:
     fate: str
 
 
-@dataclass(frozen=True)
-class LedgerRow:
-    """One point of the ledger with its change against the point before it in the chain.
-
-    Attributes:
-        place: Target and candidate or runtime, such as ``cpu · openvino-int8-pruned``; empty if it is for all.
-        change: Empty at the start of the chain, like ``against``.
-        against: Stage of the point before it, on the same branch.
-    """
-
-    place: str
-    record: LedgerRecord
-    quantity: Quantity
-    change: str
-    against: str
-
-    @property
-    def label(self) -> str:
-        """Stage and place on one line."""
-        return f"{self.record.stage} · {self.place}" if self.place else self.record.stage
-
-
 def shipped_of(target: TargetRecord) -> CandidateRecord | None:
     """The candidate that ships, ``None`` if the target could not be served."""
     return next((c for c in target.candidates if c.id == target.shipped), None)
@@ -82,21 +61,6 @@ def baseline_of(target: TargetRecord) -> CandidateRecord | None:
     baselines = [c for c in target.candidates if c.baseline]
     same = [c for c in baselines if shipped is not None and c.runtime == shipped.runtime]
     return next(iter(same or baselines), None)
-
-
-def gate_names(record: RunRecord) -> tuple[str, ...]:
-    """All gates of all targets, in the order in which they first occur."""
-    return tuple(dict.fromkeys(gate.gate for target in record.targets.values() for gate in target.verdicts))
-
-
-def verdict_of(target: TargetRecord, gate: str) -> VerdictRecord | None:
-    """The verdict on ``gate``; ``None`` if the target has no such gate."""
-    return next((v for v in target.verdicts if v.gate == gate), None)
-
-
-def no_verdict(target: TargetRecord) -> str:
-    """What stands where a target has no verdict on a gate of the run."""
-    return wording.NOT_SERVED if target.error else "no gate"
 
 
 def judged(target: TargetRecord, gate: VerdictRecord) -> Quantity:
@@ -119,15 +83,22 @@ def metric_rows(target: TargetRecord) -> tuple[MetricRow, ...]:
         )
         rows.append(row)
     gated = {row.name for row in rows}
-    for metric in headline_metrics(target) if shipped else ():
+    measured = set(measured_metrics(target))
+    others = (*accuracy_metrics(target), *(metric for metric in (*_HEADLINE, *_FURTHER) if metric in measured))
+    for metric in others if shipped else ():
         if metric not in gated:
             before = None if baseline is None or wording.is_ratio(metric) else _of(baseline, metric)
-            rows.append(MetricRow(metric, before, _of(shipped, metric)))
+            rows.append(MetricRow(metric, before, _of(shipped, metric), why=_why_missing(shipped, metric)))
     return tuple(rows)
 
 
 def _of(candidate: CandidateRecord | None, metric: str) -> Quantity:
     return wording.quantity(candidate.measurement(metric) if candidate else None)
+
+
+def _why_missing(candidate: CandidateRecord | None, metric: str) -> str:
+    found = candidate.measurement(metric) if candidate else None
+    return _no_stop(found.why) if found and found.value is None else ""
 
 
 def _row_name(gate: VerdictRecord) -> str:
@@ -148,25 +119,57 @@ def accuracy_metrics(target: TargetRecord) -> tuple[str, ...]:
     """Metrics of the model's quality: what the selection looked at, and every other proportion."""
     selected = [m.metric for c in target.candidates for m in c.selection]
     proportions = [
-        m.metric
-        for c in target.candidates
-        for m in c.measurements
-        if wording.unit_of(m.metric, m.unit) == "" and not m.metric.endswith(" drop")
+        m.metric for c in target.candidates for m in c.measurements if wording.unit_of(m.metric, m.unit) == ""
     ]
     measured = set(measured_metrics(target))
-    return tuple(metric for metric in dict.fromkeys((*selected, *proportions)) if metric in measured)
+    found = (metric for metric in dict.fromkeys((*selected, *proportions)) if metric in measured)
+    return tuple(metric for metric in found if not metric.endswith(" drop"))
 
 
 def headline_metrics(target: TargetRecord) -> tuple[str, ...]:
-    """The few metrics that a reader compares candidates by."""
-    measured = set(measured_metrics(target))
-    return accuracy_metrics(target) + tuple(metric for metric in _HEADLINE if metric in measured)
+    """The few metrics that a reader compares candidates by: of many accuracies those with a gate, or the first."""
+    measured, accuracies = set(measured_metrics(target)), accuracy_metrics(target)
+    gated = {gate.metric for gate in target.verdicts}
+    few = sorted(accuracies, key=lambda metric: metric not in gated)[:_FEW]
+    return (*(m for m in accuracies if m in few), *(m for m in _HEADLINE if m in measured))
 
 
 def noise(target: TargetRecord) -> str:
     """How far a candidate seems to differ from itself on this machine; empty if that was not measured."""
     found = next((m for c in target.candidates if (m := c.measurement("latency_ratio_noise"))), None)
     return f"Noise floor: a candidate against itself is {wording.quantity(found)} the latency." if found else ""
+
+
+def call_overhead(target: TargetRecord) -> str:
+    """Which part of the latency is the runtime's own call; empty if that was not measured."""
+    shipped = shipped_of(target)
+    latency, overhead = (shipped.measurement(name) if shipped else None for name in (LATENCY, "call_overhead_ms"))
+    if not latency or not overhead or not latency.value or overhead.value is None:
+        return ""
+    share = overhead.value / latency.value
+    return (
+        f"Of the median of what ships, {wording.quantity(latency)}, the runtime's own call takes "
+        f"{wording.quantity(overhead)} ({100 * share:.0f} %): no optimisation of the network can shorten that."
+    )
+
+
+def conditions(target: TargetRecord) -> tuple[tuple[str, str, str], ...]:
+    """State of the device as ``(name, before timing, after it)``; ``not readable`` where the device does not say."""
+    before, after = (dict(flat(target.condition.get(when) or {})) for when in ("before", "after"))
+    unknown = "not readable"
+    return tuple((n, before.get(n) or unknown, after.get(n) or unknown) for n in dict.fromkeys((*before, *after)))
+
+
+def flips(target: TargetRecord) -> tuple[tuple[str, str, tuple[FlipRecord, ...]], ...]:
+    """``(title, what it means, flips)``, the losses first; groups without a flip are left out."""
+    groups = (
+        ("before", "Lost", "the float baseline is right, what ships is wrong"),
+        ("after", "Gained", "the float baseline is wrong, what ships is right"),
+        ("neither", "Wrong in another way", "both are wrong"),
+        ("unknown", "Changed", "the truth is not known"),
+    )
+    found = ((title, text, tuple(f for f in target.flips if f.right == right)) for right, title, text in groups)
+    return tuple(group for group in found if group[2])
 
 
 def candidate_rows(target: TargetRecord) -> tuple[CandidateRow, ...]:
@@ -188,8 +191,9 @@ def _letter(index: int) -> str:
 
 
 def selection_metrics(target: TargetRecord) -> tuple[str, ...]:
-    """Columns of :func:`candidate_rows` that hold accuracy on the selection split."""
-    return tuple(dict.fromkeys(f"{m.metric} (selection)" for c in target.candidates for m in c.selection))
+    """Columns of :func:`candidate_rows` that hold the headline accuracies on the selection split."""
+    names = {m.metric for c in target.candidates for m in c.selection}
+    return tuple(f"{name} (selection)" for name in headline_metrics(target) if name in names)
 
 
 def runtime_winner(target: TargetRecord) -> str:
@@ -232,35 +236,6 @@ def _overlap(a: Measurement, b: Measurement) -> bool:
     a_before_b = a_high is not None and b_low is not None and a_high < b_low
     b_before_a = b_high is not None and a_low is not None and b_high < a_low
     return not (a_before_b or b_before_a)
-
-
-def ledger(record: RunRecord) -> Mapping[str, tuple[LedgerRow, ...]]:
-    """Metric -> its points in the order of the chain, each with the change against the point before it."""
-    unpruned = {(name, c.id) for name, target in record.targets.items() for c in target.candidates if not c.pruned}
-    by_metric: dict[str, list[LedgerRecord]] = {}
-    for point in record.ledger:
-        by_metric.setdefault(point.metric, []).append(point)
-    return {metric: tuple(_ledger_rows(points, unpruned)) for metric, points in by_metric.items()}
-
-
-def _ledger_rows(points: list[LedgerRecord], unpruned: set[tuple[str, str]]) -> Iterator[LedgerRow]:
-    compressed = any(p.target is None and p.stage not in _ALWAYS_SHARED for p in points)
-    for index, point in enumerate(points):
-        skips = compressed and (point.target, point.candidate) in unpruned  # the shared points are not its own
-        earlier = [p for p in points[:index] if _precedes(p, point) and (not skips or p.stage == "trained")]
-        before = earlier[-1] if earlier else None
-        quantity = Quantity(wording.number(point.value), wording.interval(point.interval))
-        change = wording.change(point.value - before.value) if before else ""
-        place = " · ".join(part for part in (point.target, point.candidate or point.runtime) if part)
-        yield LedgerRow(place, point, quantity, change, before.stage if before else "")
-
-
-def _precedes(earlier: LedgerRecord, point: LedgerRecord) -> bool:
-    """Whether ``earlier`` lies on the chain that led to ``point``: it is shared or of the same branch."""
-    same_branch = all(
-        getattr(earlier, part) in (None, getattr(point, part)) for part in ("target", "runtime", "candidate")
-    )
-    return same_branch and earlier.stage != point.stage
 
 
 def notes(record: RunRecord) -> tuple[tuple[str, str], ...]:

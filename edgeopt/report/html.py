@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -9,29 +10,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import charts, facts, wording
+from edgeopt.report import alarms, changes, charts, facts, gates, ledger, wording
 
 if TYPE_CHECKING:
+    from edgeopt.compare import Comparison
     from edgeopt.record import RunRecord, TargetRecord
 
-#: Charts stop when they add up to this, so that the file stays below 1 MB; the tables hold the same numbers.
-MAX_CHART_BYTES = 600_000
+#: Charts and thumbnails stop when they add up to these, so that the file stays below 5 MB; the tables hold the same
+#: numbers and decisions.
+MAX_CHART_BYTES = 2_000_000
+MAX_IMAGE_BYTES = 1_500_000
+#: With more targets than this, those that a reader need not look at are folded.
+MAX_OPEN_TARGETS = 4
 
 Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 
+_IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 
-def render(record: RunRecord, samples: Samples) -> str:
+
+def render(record: RunRecord, samples: Samples, comparison: Comparison | None = None) -> str:
     """The report.
 
     Args:
         record: The run.
         samples: Target -> candidate id -> raw latencies, (n,) int64 ns, for the latency distributions.
+        comparison: With the previous release.
     """
     import jinja2
     from markupsafe import Markup
 
     assets = resources.files("edgeopt.report") / "assets"
     environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (assets / name).read_text(encoding="utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -39,20 +49,25 @@ def render(record: RunRecord, samples: Samples) -> str:
         finalize=_finalize,
     )
     environment.filters["seconds"] = wording.seconds
-    template = environment.from_string((assets / "report.html.j2").read_text(encoding="utf-8"))
+    environment.globals.update(
+        alarms=alarms, changes=changes, facts=facts, gates=gates, wording=wording, ledgers=ledger
+    )
     drawn: dict[tuple[str, str], str] = {}
     budget = MAX_CHART_BYTES
     for key, svg in _charts(record, samples):
         budget -= len(svg.encode())
         if svg and budget >= 0:
             drawn[key] = Markup(svg)  # our own drawing, its texts are escaped
-    return template.render(
+    images = _images(record)
+    return environment.get_template("report.html.j2").render(
         record=record,
+        comparison=comparison,
         decision=wording.decision(record),
-        facts=facts,
-        wording=wording,
         charts=drawn,
         charts_left_out=budget < 0,
+        images=images,
+        main_accuracy={name: _main_accuracy(target) for name, target in record.targets.items()},
+        folded=_folded(record),
         style=Markup((assets / "report.css").read_text(encoding="utf-8")),  # our own file
     )
 
@@ -64,8 +79,8 @@ def _finalize(value: Any) -> Any:
 
 def _charts(record: RunRecord, samples: Samples) -> Iterator[tuple[tuple[str, str], str]]:
     """``(kind, metric or target) -> SVG``, the most telling ones first; empty where there is nothing to draw."""
-    for number, (metric, rows) in enumerate(facts.ledger(record).items(), 1):
-        yield ("ledger", metric), charts.ledger(metric, rows, f"ledger{number}")
+    for number, (metric, rows) in enumerate(ledger.rows(record).items(), 1):
+        yield ("ledger", metric), charts.ledger(metric, ledger.chains(record, rows), f"ledger{number}")
     for number, (name, target) in enumerate(record.targets.items(), 1):
         if metric := _main_accuracy(target):
             yield ("tradeoff", name), charts.tradeoff(target, metric, f"tradeoff{number}")
@@ -80,3 +95,27 @@ def _main_accuracy(target: TargetRecord) -> str:
     accuracies = facts.accuracy_metrics(target)
     gated = [gate.metric for gate in target.verdicts if gate.metric in accuracies]
     return next(iter((*gated, *accuracies)), "")
+
+
+def _images(record: RunRecord) -> dict[tuple[str, int], str]:
+    """``(target, sample) -> data URL`` of the thumbnails that fit; anything that is no image in itself is left out."""
+    budget, found = MAX_IMAGE_BYTES, {}
+    for name, target in record.targets.items():
+        for flip in target.flips:
+            if _IMAGE.fullmatch(flip.image):
+                budget -= len(flip.image)
+                if budget >= 0:
+                    found[name, flip.sample] = flip.image
+    return found
+
+
+def _folded(record: RunRecord) -> frozenset[str]:
+    """Targets that stay folded: those whose gates all pass, and which have no alarm, of a run with many."""
+    if len(record.targets) <= MAX_OPEN_TARGETS:
+        return frozenset()
+    loud = {alarm.target for alarm in alarms.alarms(record)}
+    return frozenset(
+        name
+        for name, target in record.targets.items()
+        if not target.error and name not in loud and all(gate.outcome == "pass" for gate in target.verdicts)
+    )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import facts, wording
+from edgeopt.report import alarms, changes, facts, gates, ledger, wording
 
 if TYPE_CHECKING:
+    from edgeopt.compare import Comparison
     from edgeopt.record import RunRecord, TargetRecord
 
 #: GitHub refuses a job summary above 1 MiB; the margin is for what a workflow adds itself.
@@ -20,16 +21,22 @@ _MAX_CELL = 600
 _SPECIAL = re.compile(r"([\\`*\[\]{}|~#])|(?<!\w)_|_(?!\w)")
 
 
-def render(record: RunRecord, samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]]) -> str:
+def render(
+    record: RunRecord,
+    samples: Mapping[str, Mapping[str, npt.NDArray[np.int64]]],
+    comparison: Comparison | None = None,
+) -> str:
     """The report, the decision first. Sections that would not fit into :data:`MAX_BYTES` are named as left out.
 
     Args:
         record: The run.
         samples: Not used; every renderer takes the same arguments.
+        comparison: With the previous release.
     """
     sections = [
         ("Decision", _decision(record)),
         ("Gates", _matrix(record)),
+        ("Previous release", _comparison(comparison)),
         *((f"Target {name}", _target(name, target)) for name, target in record.targets.items()),
         ("Ledger", _ledger(record)),
         ("Notes", _notes(record)),
@@ -69,6 +76,10 @@ def _decision(record: RunRecord) -> Iterator[str]:
     yield ""
     yield escape(answer.sentence)
     yield ""
+    for alarm in alarms.alarms(record):
+        yield f"> **{escape(alarm.title)}**"
+        yield f"> {escape(alarm.text)}"
+        yield ""
     yield from (f"- **{escape(name)}** {_shipping(target)}" for name, target in record.targets.items())
 
 
@@ -79,28 +90,50 @@ def _shipping(target: TargetRecord) -> str:
 
 
 def _matrix(record: RunRecord) -> Iterator[str]:
-    gates = facts.gate_names(record)
-    if not gates:
+    names = gates.names(record)
+    if not names:
         return
     yield "## Gates"
-    rows = ([escape(name), *(_matrix_cell(target, gate) for gate in gates)] for name, target in record.targets.items())
-    yield from _table(["target", *map(escape, gates)], rows)
+    yield ""
+    yield escape(f"{gates.tally(*record.targets.values())}. {gates.by_chance(record)}")
+    rows = ([escape(name), *(_matrix_cell(target, gate) for gate in names)] for name, target in record.targets.items())
+    yield from _table(["target", *map(escape, names)], rows)
 
 
 def _matrix_cell(target: TargetRecord, gate: str) -> str:
-    found = facts.verdict_of(target, gate)
+    found = gates.verdict_of(target, gate)
     if found is None:
-        return facts.no_verdict(target)
+        return gates.no_verdict(target)
     bold = "" if found.outcome == "pass" else "**"
     word = f"{bold}{wording.verdict(found.outcome)}{bold}"
     return f"{word}<br>{escape(str(facts.judged(target, found)))}<br>limit {escape(wording.limit(found))}"
+
+
+def _comparison(comparison: Comparison | None) -> Iterator[str]:
+    """The answer and what got worse; the whole table is in report.html and in `edgeopt compare`."""
+    if comparison is None:
+        return
+    answer = changes.decision(comparison)
+    yield f"## Against the previous release: {answer.word}"
+    yield ""
+    yield escape(answer.sentence)
+    worse = [pair for pair in changes.ordered(comparison) if pair[1].result == "worse"]
+    if worse:
+        yield from _table(
+            ["target", "metric", "result", "change", "why"],
+            (
+                [escape(name), escape(c.metric), changes.result(c), escape(changes.effect(c)), escape(c.why)]
+                for name, c in worse
+            ),
+            numbers=(3,),
+        )
 
 
 def _target(name: str, target: TargetRecord) -> Iterator[str]:
     yield f"## {escape(name)}"
     yield ""
     yield f"{_shipping(target)[:1].upper()}{_shipping(target)[1:]}."
-    for sentence in (facts.runtime_winner(target), facts.noise(target)):
+    for sentence in (facts.runtime_winner(target), facts.noise(target), facts.call_overhead(target)):
         if sentence:
             yield f"\n{escape(sentence)}"
     rows = facts.metric_rows(target)
@@ -123,6 +156,12 @@ def _target(name: str, target: TargetRecord) -> Iterator[str]:
     if target.candidates:
         yield from _candidates(target)
     yield from (f"- {escape(caveat)}" for caveat in facts.caveats(target))
+    if target.flip_count:
+        groups = ", ".join(f"{len(found)} {title.lower()}" for title, _, found in facts.flips(target))
+        shown = (
+            f", of the first {len(target.flips)}: {groups}" if len(target.flips) < target.flip_count else f": {groups}"
+        )
+        yield f"\n{wording.count(target.flip_count, 'decision')} flipped against the float baseline{shown}."
     for title, mapping in (("Protocol", target.protocol), ("Machine", target.machine)):
         if mapping:
             yield f"\n{title}: " + ", ".join(f"{escape(key)} {escape(value)}" for key, value in facts.flat(mapping))
@@ -147,7 +186,8 @@ def _ledger(record: RunRecord) -> Iterator[str]:
     yield "## Ledger"
     yield ""
     yield f"Each metric at every point of the chain, on the evaluation split. {escape(facts.interval_note(record))}"
-    for metric, rows in facts.ledger(record).items():
+    for metric, rows in ledger.rows(record).items():
+        yield f"\n{escape(ledger.where(metric, ledger.chains(record, rows)))}"
         yield from _table(
             ["point", escape(metric), "change", "against"],
             ([escape(r.label), escape(str(r.quantity)), r.change, escape(r.against)] for r in rows),

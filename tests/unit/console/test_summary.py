@@ -8,7 +8,15 @@ import pytest
 
 from edgeopt.console import print_summary
 from edgeopt.measure import Measurement
-from edgeopt.record import ArtifactRecord, CandidateRecord, RecipeRecord, RunRecord, TargetRecord, VerdictRecord
+from edgeopt.record import (
+    ArtifactRecord,
+    CandidateRecord,
+    RecipeRecord,
+    RunRecord,
+    TargetRecord,
+    VerdictRecord,
+    WaiverRecord,
+)
 from edgeopt.report import wording
 
 
@@ -99,6 +107,25 @@ def test_why_a_gate_did_not_pass_and_what_ships_is_said(record):
     assert "jetson not served: no driver; fix: install one" in text
     assert "DON'T SHIP" in text
     assert wording.decision(record).sentence in " ".join(text.split())
+
+
+def test_what_must_not_be_missed_stands_before_the_decision(record):
+    waiver = WaiverRecord("top1 min", "cpu", "known", "Dana Ruiz", "2026-01-31", "waivers.yaml:2:5", "expired")
+    cpu = replace(record.targets["cpu"], disturbed=("The load rose from 0.2 to 3.9.",))
+    text = _plain(replace(record, targets={"cpu": cpu}, waivers=(waiver,)))
+    alarms, _, _ = text.partition("DON'T SHIP")
+    assert "! The waiver of top1 min on cpu (waivers.yaml:2:5) expired after 2026-01-31\n" in alarms
+    assert "! The timings of cpu cannot be trusted: the machine was disturbed\n  The load rose from 0.2" in alarms
+
+
+def test_a_waived_gate_says_who_waived_it(record):
+    waiver = WaiverRecord("latency_p99_ms max", "cpu", "known", "Dana Ruiz", "2026-12-31", "waivers.yaml:2:5", "used")
+    gate = replace(VERDICTS[2], outcome="waived", waiver=waiver)
+    cpu = replace(record.targets["cpu"], verdicts=(gate,))
+    text = " ".join(_plain(replace(record, outcome="pass", targets={"cpu": cpu}, waivers=(waiver,))).split())
+    assert text.count("! WAIVED") == 2
+    assert "Dana Ruiz waived it until 2026-12-31: known" in text
+    assert "SHIP With 1 waived gate of 1 gate:" in text
 
 
 def test_numbers_that_were_not_measured_are_labelled(record):

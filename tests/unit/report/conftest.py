@@ -1,200 +1,27 @@
-"""A made-up run with everything that a report has to show: two runtimes, every verdict, an error, awkward names."""
-
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
-from edgeopt.measure import Measurement
-from edgeopt.record import (
-    ArtifactRecord,
-    CandidateRecord,
-    LedgerRecord,
-    RecipeRecord,
-    RunRecord,
-    StageRecord,
-    TargetRecord,
-    VerdictRecord,
-    WaiverRecord,
-)
-
-Samples = dict[str, dict[str, np.ndarray]]
-
-_MEDIANS_MS = {
-    "openvino-float": 0.81,
-    "openvino-float-pruned": 0.47,
-    "openvino-int8-pruned": 0.312,
-    "onnxruntime-float": 0.62,
-    "onnxruntime-float-pruned": 0.40,
-    "onnxruntime-int8-pruned": 0.355,
-}
-_TOP1 = {"float": 0.9926, "float-pruned": 0.9889, "int8-pruned": 0.9883}
-
-
-def measured(metric: str, value: float | None, unit: str, interval=None, **more) -> Measurement:
-    fields = {"n": 400, "method": "measured", "protocol": "p1", "machine": "cpu"} | more
-    return Measurement(metric=metric, value=value, unit=unit, better="lower", interval=interval, **fields)
-
-
-def candidate(name: str, baseline_ms: float, rejected: str, **more) -> CandidateRecord:
-    runtime, _, kind = name.partition("-")
-    median, top1 = _MEDIANS_MS[name], _TOP1[kind]
-    size = 0.62 if kind == "float" else 0.31 if kind == "float-pruned" else 0.098
-    ratio = median / baseline_ms
-    measurements = [
-        measured("top1", top1, "1", (top1 - 0.009, min(1.0, top1 + 0.005))),
-        measured("load_ms", 31.0, "ms", n=1),
-        measured("latency_p50_ms", median, "ms", (median * 0.985, median * 1.02), confidence=1 - 0.05 / 3),
-        measured("latency_p90_ms", median * 1.2, "ms", (median * 1.17, median * 1.26)),
-        measured("latency_p99_ms", median * 1.9, "ms", (median * 1.6, median * 2.4)),
-        measured("latency_ratio", ratio, "1", (ratio * 0.97, ratio * 1.03)),
-        measured("size_mib", size, "MiB"),
-        measured("peak_memory_mib", 118.4, "MiB", why="a single reading"),
-    ]
-    if kind == "float":
-        measurements.append(measured("latency_ratio_noise", 1.004, "1", (0.991, 1.018)))
-    return CandidateRecord(
-        id=name,
-        runtime=runtime,
-        precision="int8" if "int8" in name else "float",
-        pruned="pruned" in name,
-        baseline=kind == "float",
-        artifact=ArtifactRecord("openvino-ir" if runtime == "openvino" else "onnx", "ab" * 32, size),
-        measurements=tuple(measurements),
-        selection=(measured("top1", top1 - 0.001, "1", (top1 - 0.01, top1 + 0.005)),),
-        rejected=rejected,
-        placement={"i8": 14, "f32": 5} if "int8" in name else {"f32": 22},
-        **more,
-    )
-
-
-def served(runtimes: tuple[str, ...], verdicts: tuple[VerdictRecord, ...]) -> TargetRecord:
-    shipped = f"{runtimes[0]}-int8-pruned"
-    names = [f"{runtime}-{kind}" for runtime in runtimes for kind in _TOP1]
-    return TargetRecord(
-        shipped=shipped,
-        reason="fastest candidate whose accuracy holds; 0.385× the latency [0.374, 0.397] of its float baseline",
-        candidates=tuple(
-            candidate(
-                name,
-                _MEDIANS_MS[f"{name.partition('-')[0]}-float"],
-                "" if name == shipped else f"{shipped} is faster: 0.663× the latency [0.650, 0.681]",
-            )
-            for name in names
-        ),
-        verdicts=verdicts,
-        machine={"cpu": "AMD EPYC 7B13", "flags": ["avx2", "fma"], "cores": 2, "memory_mib": 7950},
-        protocol={"runtimes": list(runtimes), "threads": 1, "batch": 1, "min_seconds": 10.0, "min_runs": 200},
-    )
-
-
-TOP1_MIN = VerdictRecord("top1 min", "top1", 0.97, 0.9883, (0.979, 0.9935), "pass", "the whole interval is above", "1")
-TOP1_DROP = VerdictRecord(
-    "top1 max_drop", "top1", 0.01, 0.0043, (-0.0012, 0.0111), "inconclusive", "the interval straddles 0.01", "1"
-)
-P99 = VerdictRecord("latency_p99_ms max", "latency_p99_ms", 0.5, 0.593, (0.51, 0.75), "fail", "all above 0.5", "ms")
-RATIO = VerdictRecord("latency_ratio max", "latency_ratio", 0.8, 0.385, (0.374, 0.397), "pass", "all below 0.8", "1")
-SIZE = VerdictRecord("size_mib max_ratio", "size_mib", 0.5, 0.158, None, "pass", "it is exact", "1")
-POWER = VerdictRecord("power_mw max", "power_mw", 900.0, None, None, "not_measured", "the board has no rails", "mW")
-MEMORY = VerdictRecord(
-    "peak_memory_mib max", "peak_memory_mib", 100.0, 118.4, None, "waived", "it is above 100", "MiB",
-    waiver=WaiverRecord(
-        "peak_memory_mib max", "cpu-openvino", "the new board has twice the memory", "Dana Ruiz", "2026-12-31",
-        "waivers.yaml:2:5", "used",
-    ),
-)  # fmt: skip
+from edgeopt.record import RunRecord
+from tests import made_up_run
+from tests.made_up_run import Samples
 
 
 @pytest.fixture
 def record() -> RunRecord:
-    """One target per mood: all gates pass; one fails; undecided; not served."""
-    chain = [("trained", 0.9926), ("pruned", 0.9704), ("distilled", 0.9889), ("exported", 0.9889)]
-    ledger = [LedgerRecord(stage, "top1", value, (value - 0.009, value + 0.005)) for stage, value in chain]
-    for runtime in ("openvino", "onnxruntime"):
-        target = f"cpu-{runtime}"
-        for kind in ("float", "float-pruned"):
-            ledger.append(LedgerRecord("compiled", "top1", _TOP1[kind], None, target, runtime, f"{runtime}-{kind}"))
-        ledger.append(LedgerRecord("quantized", "top1", 0.9883, (0.979, 0.9935), target, runtime))
-        ledger.append(
-            LedgerRecord("compiled", "top1", 0.9883, (0.979, 0.9935), target, runtime, f"{runtime}-int8-pruned")
-        )
-    stages = [
-        StageRecord(
-            "prune", "prune", "k1", True, 41.3, "d1", "nothing that it depends on has changed", "macs 0.502 of 1"
-        ),
-        StageRecord(
-            "quantize:openvino",
-            "quantize",
-            "k2",
-            False,
-            8.21,
-            "d2",
-            "params.samples: 128 -> 256",
-            "14 of 19 operators",
-            ("depthwise convolutions stay in float: the runtime has no INT8 kernel for them",),
-            "cpu-openvino",
-        ),
-        StageRecord("compile:jetson", "compile", "", False, 0.0, "", "StageError: no driver", target="jetson"),
-    ]
-    return RunRecord(
-        schema=1,
-        outcome="error",
-        exit_code=3,
-        started="2026-11-02T10:11:12+00:00",
-        seconds=187.4,
-        recipe=RecipeRecord("digits", "recipes/digits/recipe.yaml", "cd" * 32, ("steps.prune.macs_ratio=0.5",)),
-        targets={
-            "cpu-openvino": served(("openvino",), (TOP1_MIN, RATIO, SIZE, MEMORY)),
-            "cpu-onnxruntime": served(("onnxruntime",), (TOP1_MIN, P99, RATIO)),
-            "cpu": served(("openvino", "onnxruntime"), (TOP1_MIN, TOP1_DROP, POWER)),
-            "jetson": TargetRecord("", "", (), (), error="compile:jetson: no driver\n  fix: install one"),
-        },
-        ledger=tuple(ledger),
-        stages=tuple(stages),
-        provenance={"edgeopt": "0.1.0", "git": "251f158", "tools": {"torch": "2.13.0", "openvino": "2026.4.1"}},
-        waivers=(MEMORY.waiver,),
-    )
+    return made_up_run.record()
 
 
 @pytest.fixture
 def passing(record: RunRecord) -> RunRecord:
-    """The same run with nothing but the target whose gates all pass."""
-    target = replace(record.targets["cpu-openvino"], verdicts=(TOP1_MIN, RATIO, SIZE))
-    return replace(record, outcome="pass", exit_code=0, targets={"cpu-openvino": target}, waivers=())
+    return made_up_run.passing(record)
 
 
 @pytest.fixture
 def samples(record: RunRecord) -> Samples:
-    """Latencies of every candidate, (400,) int64 ns, with a tail."""
-    generator = np.random.default_rng(0)
-
-    def draw(median_ms: float) -> np.ndarray:
-        return (median_ms * 1e6 * generator.lognormal(0, 0.09, 400)).astype(np.int64)
-
-    return {
-        name: {c.id: draw(_MEDIANS_MS[c.id]) for c in target.candidates}
-        for name, target in record.targets.items()
-        if target.candidates
-    }
+    return made_up_run.samples(record)
 
 
 @pytest.fixture
 def awkward(record: RunRecord) -> RunRecord:
-    """Names and texts that are markup, or forbidden, in one of the formats."""
-    nasty = "a|b <script>alert(1)</script> & \"q\" 'p' `c` \x07\x1b[31m\ud800 $x^2$ _e_ [l](u) {{ 7*7 }}\nnext"
-    target = record.targets["cpu-onnxruntime"]
-    verdicts = tuple(replace(v, why=nasty) for v in target.verdicts)
-    candidates = (replace(target.candidates[0], id=nasty, rejected=nasty), *target.candidates[1:])
-    return replace(
-        record,
-        recipe=replace(record.recipe, name=nasty, path=nasty),
-        targets={
-            nasty: replace(target, reason=nasty, verdicts=verdicts, candidates=candidates),
-            f"{nasty} 2": TargetRecord("", "", (), (), error=nasty),
-        },
-        ledger=tuple(replace(point, target=point.target and nasty) for point in record.ledger),
-        stages=tuple(replace(stage, id=nasty, why=nasty, summary=nasty, notes=(nasty,)) for stage in record.stages),
-        provenance={nasty: {nasty: nasty}},
-    )
+    return made_up_run.awkward(record)

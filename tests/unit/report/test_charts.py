@@ -6,8 +6,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeopt.report import charts, facts
+from edgeopt.report import ledger as ledgers
+
+
+def _chains(record, metric="top1"):
+    return ledgers.chains(record, ledgers.rows(record)[metric])
 
 
 @pytest.fixture
@@ -16,7 +23,7 @@ def drawn(record, samples) -> list[str]:
     return [
         charts.tradeoff(target, "top1", "one"),
         charts.distribution(samples["cpu"], "openvino-float", target.shipped, "two"),
-        charts.ledger("top1", facts.ledger(record)["top1"], "three"),
+        charts.ledger("top1", _chains(record), "three"),
     ]
 
 
@@ -47,13 +54,36 @@ def test_charts_are_named_and_follow_the_scheme_of_the_page(drawn):
 
 
 def test_candidates_are_lettered_as_in_the_table(record, drawn):
-    texts = [element.text for element in _parse(drawn[0]).iter("text")]
-    assert {row.letter for row in facts.candidate_rows(record.targets["cpu"])} <= set(texts)
+    letters = " ".join(element.text for element in _parse(drawn[0]).iter("text")).split()
+    assert {row.letter for row in facts.candidate_rows(record.targets["cpu"])} <= set(letters)
 
 
-def test_hostile_names_stay_text(record, samples):
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_pareto_front_holds_exactly_what_nothing_beats(costs):
+    def beaten(a):
+        return any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in costs)
+
+    assert sorted(charts.pareto_front(costs)) == [i for i, cost in enumerate(costs) if not beaten(cost)]
+
+
+def test_the_front_is_named_to_those_who_do_not_see_it(record, drawn):
+    """C is fastest, E has the better accuracy of those that are slower, D that of the float model, A is slower."""
+    assert _parse(drawn[0]).get("aria-label").endswith("Pareto front: C, E, D.")
+
+
+def test_the_largest_loss_is_marked_with_its_size(drawn):
+    assert "-0.0222" in [element.text for element in _parse(drawn[2]).iter("text")]
+    assert "var(--fail)" in drawn[2]
+
+
+def test_a_chain_without_a_loss_has_no_mark(record):
+    ledger = tuple(replace(point, value=0.9) for point in record.ledger)
+    assert "var(--fail)" not in charts.ledger("top1", _chains(replace(record, ledger=ledger)), "a")
+
+
+def test_hostile_names_stay_text(record):
     name = '<script>alert(1)</script> "$x^2$'
-    svg = charts.distribution({name: np.arange(1, 50)}, name, name, "two")
+    svg = charts.ledger(name, _chains(record), "two")
     assert "<script" not in svg
     assert any(name[:20] in (element.text or "") for element in _parse(svg).iter("text"))
 
@@ -74,5 +104,5 @@ def test_nothing_to_draw_is_no_chart(record):
 
 
 def test_an_unbounded_interval_is_drawn_as_far_as_it_is_known(record):
-    rows = facts.ledger(replace(record, ledger=(replace(record.ledger[0], interval=(None, 0.99)),)))["top1"]
-    assert "<svg" in charts.ledger("top1", rows, "a")
+    ledger = (replace(record.ledger[0], interval=(None, 0.99)),)
+    assert "<svg" in charts.ledger("top1", _chains(replace(record, ledger=ledger)), "a")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from edgeopt.report import facts
+from tests import made_up_run
+from tests.made_up_run import measured
 
 
 def _with_p50(target, name, value, interval=None, rejected=None):
@@ -73,29 +73,6 @@ def test_no_contest_no_winner(record):
     assert facts.runtime_winner(record.targets["jetson"]) == ""
 
 
-@pytest.mark.parametrize(
-    ("label", "change", "against"),
-    [
-        ("trained", "", ""),
-        ("pruned", "-0.0222", "trained"),
-        ("distilled", "+0.0185", "pruned"),
-        ("compiled · cpu-openvino · openvino-float", "0", "trained"),
-        ("compiled · cpu-openvino · openvino-float-pruned", "0", "exported"),
-        ("quantized · cpu-onnxruntime · onnxruntime", "-0.0006", "exported"),
-        ("compiled · cpu-onnxruntime · onnxruntime-int8-pruned", "0", "quantized"),
-    ],
-)
-def test_the_ledger_pins_a_change_on_the_step_of_the_same_chain(record, label, change, against):
-    row = next(row for row in facts.ledger(record)["top1"] if row.label == label)
-    assert (row.change, row.against) == (change, against)
-
-
-def test_without_compression_every_candidate_descends_from_the_export(record):
-    plain = tuple(p for p in record.ledger if p.stage in ("trained", "exported", "compiled"))
-    row = next(r for r in facts.ledger(replace(record, ledger=plain))["top1"] if r.label.endswith("openvino-float"))
-    assert row.against == "exported"
-
-
 def test_letters_go_on_after_z(record):
     target = record.targets["cpu-openvino"]
     many = replace(target, candidates=tuple(replace(target.candidates[0], id=str(i)) for i in range(28)))
@@ -113,3 +90,43 @@ def test_steps_are_reused_or_ran_or_failed(record):
 def test_equal_caveats_are_said_once(record):
     (caveat,) = facts.caveats(record.targets["cpu-openvino"])
     assert caveat == ("peak_memory_mib: a single reading (openvino-float, openvino-float-pruned, openvino-int8-pruned)")
+
+
+def test_of_many_accuracies_those_with_a_gate_tell_candidates_apart(record):
+    target = record.targets["cpu"]
+    more = tuple(measured(f"m{i}", 0.5, "1") for i in range(5))
+    many = tuple(replace(c, measurements=more + c.measurements) for c in target.candidates)
+    names = facts.headline_metrics(replace(target, candidates=many))
+    assert names[: names.index(facts.LATENCY)] == ("top1", "m0", "m1")
+
+
+def test_what_was_not_measured_says_why(record):
+    target = made_up_run.eventful(record).targets["cpu"]
+    row = next(row for row in facts.metric_rows(target) if row.name == "energy_mj")
+    assert (str(row.shipped), row.why) == ("not measured", "the kernel lets only root read the counters")
+
+
+def test_the_call_of_the_runtime_is_set_against_the_latency(record):
+    text = facts.call_overhead(made_up_run.eventful(record).targets["cpu"])
+    assert "0.312 ms [0.307, 0.318], the runtime's own call takes 0.0210 ms [0.0200, 0.0230] (7 %)" in text
+    assert facts.call_overhead(record.targets["cpu"]) == ""
+
+
+def test_conditions_stand_side_by_side(record):
+    assert facts.conditions(made_up_run.eventful(record).targets["cpu"]) == (
+        ("load", "0.2", "3.9"),
+        ("frequency_mhz", "2450.0, 2450.0", "1800.0, 2450.0"),
+        ("governor", "performance", "performance"),
+        ("temperature_c", "not readable", "not readable"),
+    )
+    assert facts.conditions(record.targets["cpu"]) == ()
+
+
+def test_flips_are_grouped_the_losses_first(record):
+    groups = facts.flips(made_up_run.eventful(record).targets["cpu"])
+    assert [(title, len(found)) for title, _, found in groups] == [
+        ("Lost", 6),
+        ("Gained", 2),
+        ("Wrong in another way", 2),
+        ("Changed", 2),
+    ]

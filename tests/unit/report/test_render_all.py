@@ -25,6 +25,11 @@ def _of_markdown(text: str) -> Verdicts:
     return found
 
 
+def _words(cell: str) -> str:
+    """What stands before the first line break."""
+    return re.sub("<.*?>", "", cell.partition("<br>")[0])
+
+
 def _of_html(text: str) -> Verdicts:
     table = re.search(r'<table class="matrix">.*?</table>', text, flags=re.DOTALL)[0]
     header, *rows = [
@@ -32,11 +37,11 @@ def _of_html(text: str) -> Verdicts:
         for row in re.findall(r"<tr>.*?</tr>", table, flags=re.DOTALL)
     ]
     found = {}
-    for target, _, *cells in rows:
-        for gate, cell in zip(header[2:], cells, strict=True):
+    for target, *cells in rows:
+        for gate, cell in zip(header[1:], cells, strict=True):
             if match := re.search(r'<span class="verdict (\w+)">(.*?)</span>', cell):
                 assert _OUTCOMES[unescape(match[2])] == match[1]
-                found[re.sub("<.*?>", "", target), gate] = match[1]
+                found[_words(target), _words(gate)] = match[1]
     return found
 
 
@@ -44,7 +49,7 @@ def _of_junit(text: str) -> Verdicts:
     found = {}
     for suite in ElementTree.fromstring(text):
         for case in suite.iter("testcase"):
-            complaint = next((child for child in case if child.tag in ("failure", "error")), None)
+            complaint = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
             found[suite.get("name"), case.get("name")] = "pass" if complaint is None else complaint.get("type")
     found.pop(("jetson", "served"))
     return found
