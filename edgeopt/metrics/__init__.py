@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from edgeopt import reference, registry, statistics
 from edgeopt.data import Split
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, EdgeoptError
 from edgeopt.measure import Measurement
 from edgeopt.recipe import MetricSpec
 from edgeopt.statistics import Interval
@@ -88,6 +90,17 @@ class Metric(ABC):
         """The metric with its threshold fixed on other samples; see ``fitted_on``."""
         return self
 
+    def require(self, labels: Any, *, fitting: bool) -> None:  # noqa: B027 (most metrics need nothing)
+        """See, before any network runs, that the samples can support the number, or with ``fitting`` its threshold.
+
+        Raises:
+            NotMeasurable: They cannot, whatever the outputs are.
+        """
+
+    def remark(self, outputs: Array, labels: Any) -> str:
+        """What a reader must know of the number as taken on these samples; by default the ``note``."""
+        return self.note
+
     def hits(self, outputs: Array, labels: Any) -> npt.NDArray[np.bool_] | None:
         """(N,) whether each sample counts as right, if the metric is the share of those; else ``None``."""
         return None
@@ -95,6 +108,10 @@ class Metric(ABC):
     def decisions(self, outputs: Array) -> Array | None:
         """(N,) what the product would decide on each sample, for the samples whose decision flipped; else ``None``."""
         return None
+
+    def right(self, outputs: Array, labels: Any) -> npt.NDArray[np.bool_] | None:
+        """(N,) whether each of the :meth:`decisions` is right; ``None`` if that is not known."""
+        return self.hits(outputs, labels)
 
     def strata(self, labels: Any) -> Array | None:
         """(N,) classes within which the bootstrap draws, for a metric that is not defined without one of them."""
@@ -194,22 +211,52 @@ def load(spec: MetricSpec, root: Path) -> Metric:
     return made
 
 
-def check_columns(metric: Metric, split: Split) -> None:
-    """See that a split has what the metric needs.
+@contextlib.contextmanager
+def blamed(metric: Metric, root: Path) -> Iterator[None]:
+    """What a metric raises within becomes an error that says which metric, and where in the user's own code.
 
     Raises:
-        ConfigError: It lacks a column.
+        ConfigError: It refused its samples, or the user's own code raised anything at all.
     """
-    truth = split.truth()
     try:
-        metric.truth({BASELINE: np.empty((len(split), 0), np.float32), **truth})
+        yield
+    except EdgeoptError:
+        raise
+    except Exception as error:
+        place = reference.user_frame(error, root)
+        if isinstance(error, ValueError | NotMeasurable):
+            raise ConfigError(f"{metric.label}: {error}", where=place or "metrics") from error
+        if not place:
+            raise
+        raise ConfigError(f"{metric.label} raised {type(error).__name__}: {error}", where=place) from error
+
+
+def check_split(metric: Metric, split: Split, of_set: str = "", *, fitting: bool = False) -> None:
+    """See that a split, or a set of it, has what the metric needs, or with ``fitting`` what its threshold needs.
+
+    Raises:
+        ConfigError: It lacks a column, or samples of some kind.
+        ValueError: A column holds what the metric does not know.
+    """
+    where = f"data.{split.name}" + (f".sets.{of_set}" if of_set else "")
+    rows = split.sets()[of_set] if of_set else None
+    truth = split.truth(rows)
+    count = len(split) if rows is None else len(rows)
+    try:
+        labels = metric.truth({BASELINE: np.empty((count, 0), np.float32), **truth})
     except KeyError as error:
         name = error.args[0]
+        if name in truth:  # the metric's own doing
+            raise
         raise ConfigError(
             f"{metric.label} needs {name!r} of every sample; there are: {', '.join(truth) or 'none'}",
-            where=f"data.{split.name}",
+            where=where,
             fix=f'return (samples, labels, {{"{name}": ...}}) from the loader, or put an array {name!r} into the .npz',
         ) from error
+    try:
+        metric.require(labels, fitting=fitting)
+    except NotMeasurable as error:
+        raise ConfigError(f"{metric.label} cannot be measured: {error}", where=where) from error
 
 
 def score(metric: Metric, outputs: Array, labels: Any, *, confidence: float, seed: int) -> Measurement:
@@ -226,11 +273,12 @@ def score(metric: Metric, outputs: Array, labels: Any, *, confidence: float, see
         ValueError: Outputs and labels do not fit the metric.
     """
     try:
-        value = metric.compute(outputs, labels)
+        value = _finite(metric.compute(outputs, labels))
         interval = metric.interval(outputs, labels, confidence=confidence, seed=seed)
+        why = metric.remark(outputs, labels)
     except NotMeasurable as error:
         return measurement(metric, metric.label, None, None, len(outputs), confidence, why=str(error))
-    return measurement(metric, metric.label, value, interval, len(outputs), confidence, why=metric.note)
+    return measurement(metric, metric.label, value, interval, len(outputs), confidence, why=why)
 
 
 def drop(
@@ -248,13 +296,21 @@ def drop(
     name = f"{metric.label} drop"
     try:
         sign = 1.0 if metric.better == "higher" else -1.0
-        value = sign * (reference.compute(baseline, labels) - metric.compute(outputs, labels))
+        value = sign * (_finite(reference.compute(baseline, labels)) - _finite(metric.compute(outputs, labels)))
         low, high = metric.drop_interval(outputs, baseline, labels, reference, confidence=confidence, seed=seed)
     except NotMeasurable as error:
         return measurement(metric, name, None, None, len(outputs), confidence, better="lower", why=str(error))
     if sign < 0:
         low, high = None if high is None else -high, None if low is None else -low
     return measurement(metric, name, value, (low, high), len(outputs), confidence, better="lower")
+
+
+def _finite(value: float) -> float:
+    """A user's own metric may give any number, also one of numpy's, or none."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise NotMeasurable(f"its value is {number}")
+    return number
 
 
 def measurement(

@@ -44,7 +44,8 @@ class MeanAbsoluteError(Reduced):
             ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
         """
         found, wanted = _pairs(outputs, labels)
-        return np.abs(found - wanted).mean(axis=1)
+        mean: Floats = np.abs(found - wanted).mean(axis=1)
+        return mean
 
     def value(self, reduced: Floats) -> float:
         """Their mean."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -96,14 +97,22 @@ class Distill:
                 check_classes(split, answers.shape[1])
         assert params.metric is not None  # the plan fills it in
         metric = metrics.load(params.metric, ctx.root)
-        metrics.check_columns(metric, select)
+        if metric.labels == metrics.BASELINE:
+            raise ConfigError(
+                f"{metric.label} compares with the float baseline, so that no epoch can be chosen by it",
+                where="distill",
+                fix="name another one: `distill: {metric: ...}`",
+            )
+        with metrics.blamed(metric, ctx.root):
+            metrics.check_split(metric, select, fitting=bool(metric.fitted_on))
+            judge = _judge(metric, select, ctx.root)
         history = fine_tune(
             student,
             train,
             select,
             preprocess=preprocess,
             objective=_objective(params, task, answers, train),
-            judge=_judge(metric, select),
+            judge=judge,
             better=metric.better,
             metric=metric.label,
             schedule=Schedule(params.epochs, params.batch, params.lr, params.patience),
@@ -187,17 +196,15 @@ def _objective(params: DistillParams, task: Task, answers: Array, train: Split) 
     return objective
 
 
-def _judge(metric: Metric, select: Split) -> Judge:
+def _judge(metric: Metric, select: Split, root: Path) -> Judge:
     """The metric, and the task's loss, so that of two epochs with an equal score the surer one is kept."""
     import torch
 
     truth = metric.truth(select.truth())
 
     def judge(outputs: Array) -> tuple[float, float]:
-        try:
+        with metrics.blamed(metric, root):
             score = float(metric.fit(outputs, truth).compute(outputs, truth))
-        except (ValueError, metrics.NotMeasurable) as error:
-            raise ConfigError(f"{metric.label}: {error}", where="metrics") from error
         if select.labels is None:
             return score, 0.0
         return score, float(task_loss(torch.from_numpy(outputs), to_labels(select.labels), select.name))

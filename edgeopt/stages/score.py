@@ -7,7 +7,7 @@ metric is taken on each: ``apcer[indoor]``, and ``apcer[worst]`` is the worst of
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,6 @@ import numpy.typing as npt
 from edgeopt import data, metrics
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
-from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
 from edgeopt.metrics import Metric
 from edgeopt.recipe import MetricSpec
@@ -85,12 +84,11 @@ class Score:
         taken: dict[str, Measurement] = {}
         for spec in params.metrics:
             metric = metrics.load(spec, ctx.root)
-            for name in self.data(params):
-                metrics.check_columns(metric, ctx.data[name])
             one = _One(metric, inputs, ctx.data[params.split], ctx.data["select"], params.drops, ctx.seed)
-            taken |= {m.metric: m for m in one.measure()}
-            if not list(ctx.out.iterdir()):
-                one.write_decisions(ctx.out)
+            with metrics.blamed(metric, ctx.root):
+                taken |= {m.metric: m for m in one.measure()}
+                if not list(ctx.out.iterdir()):
+                    one.write_decisions(ctx.out)
         plain = [m for m in taken.values() if not m.metric.endswith(" drop")]
         summary = ", ".join(f"{m.metric} {'not measured' if m.value is None else f'{m.value:.4f}'}" for m in plain)
         meta = {"split": params.split, "metrics": {name: asdict(m) for name, m in taken.items()}}
@@ -110,76 +108,88 @@ class _One:
 
     def measure(self) -> list[Measurement]:
         """The metric on every set, the worst of them, and the drops."""
-        try:
-            own, reference = self._fitted()
-            values, drops = [], []
-            for name, rows in self.split.sets().items():
-                value, drop = self._on(own, reference, rows)
-                values.append(_of_set(value, name))
-                drops += [_of_set(drop, name)] if drop else []
-        except metrics.NotMeasurable as error:
-            return [self._missing(str(error))]
-        except ValueError as error:
-            raise ConfigError(f"{self.metric.label}: {error}", where="metrics") from error
-        if data.SET in self.split.columns:
-            values.append(_worst(values, self.metric.label, self.metric.better))
-            if drops:
-                drops.append(_worst(drops, self.metric.label, "lower"))
-        return [*values, *drops]
+        own = reference = self.metric
+        missing = self._broken()
+        if missing is None:
+            try:
+                own, reference = self._fitted()
+            except metrics.NotMeasurable as error:
+                missing = self._missing(str(error))
+        found = self._worst_last(lambda rows, confidence: missing or self._value(own, rows, confidence))
+        if self.drops and "baseline" in self.inputs and self.metric.labels != metrics.BASELINE:
+            lost = self._baseline_broken()
+            if missing or lost:
+                missing = replace(missing or self._missing(lost), metric=f"{self.metric.label} drop", better="lower")
+            found += self._worst_last(lambda rows, confidence: missing or self._drop(own, reference, rows, confidence))
+        return found
 
     def write_decisions(self, out: Path) -> None:
-        """What the product would decide on each sample, if the metric says so."""
+        """What the product would decide on each sample, if the metric says so and the network works."""
+        if self._broken():
+            return
         outputs = self._outputs("outputs")
         try:
             own, _ = self._fitted()
-            truth = own.truth(self._known(self.split, "baseline", None))
-            decisions, hits = own.decisions(outputs), own.hits(outputs, truth)
+            decisions = own.decisions(outputs)
+            right = own.right(outputs, own.truth(self._known(self.split, "baseline", None)))
         except metrics.NotMeasurable:
             return
         if decisions is not None:
-            right = np.full(len(outputs), -1, np.int8) if hits is None else hits.astype(np.int8)
-            for name, values in (("decisions.npy", decisions), ("right.npy", right)):
+            known = np.full(len(outputs), -1, np.int8) if right is None else right.astype(np.int8)
+            for name, values in (("decisions.npy", decisions), ("right.npy", known)):
                 memory = io.BytesIO()
                 np.save(memory, values, allow_pickle=False)
                 (out / name).write_bytes(memory.getbuffer())
 
-    def _fitted(self) -> tuple[Metric, Metric | None]:
-        """The metric for this model, and for the baseline if there is one."""
-        own = reference = self.metric
-        if self.metric.fitted_on:
-            truth = self.metric.truth(self._known(self.select, "baseline_select", None))
-            roles = {"own": "select", "baseline": "baseline_select"}
-            role = roles[self.metric.fitted_on]
-            own = self.metric.fit(self._outputs(role if role in self.inputs else "select"), truth)
-            if "baseline_select" in self.inputs:
-                reference = self.metric.fit(self._outputs("baseline_select"), truth)
-        drops = self.drops and "baseline" in self.inputs and self.metric.labels != metrics.BASELINE
-        return own, reference if drops else None
+    def _broken(self) -> Measurement | None:
+        """What stands for every number if the network, or that which the number is relative to, does not work."""
+        for role in ("outputs", "select") if self.metric.fitted_on == "own" else ("outputs",):
+            if why := self._why_broken(role):
+                return replace(self._missing(why), broken=True)
+        if self.metric.needs_baseline and (why := self._baseline_broken()):
+            return self._missing(why)
+        return None
 
-    def _on(self, own: Metric, reference: Metric | None, rows: Array) -> tuple[Measurement, Measurement | None]:
+    def _baseline_broken(self) -> str:
+        for role in ("baseline", "baseline_select") if self.metric.fitted_on else ("baseline",):
+            if why := self._why_broken(role):
+                return f"the float baseline is broken: {why}"
+        return ""
+
+    def _why_broken(self, role: str) -> str:
+        return str(self.inputs[role].meta["broken"]) if role in self.inputs else ""
+
+    def _fitted(self) -> tuple[Metric, Metric]:
+        """The metric for this model, and for the baseline."""
+        if not self.metric.fitted_on:
+            return self.metric, self.metric
+        truth = self.metric.truth(self._known(self.select, "baseline_select", None))
+        reference = self.metric
+        if "baseline_select" in self.inputs:
+            reference = self.metric.fit(self._outputs("baseline_select"), truth)
+        if self.metric.fitted_on == "own":
+            return self.metric.fit(self._outputs("select"), truth), reference
+        if "baseline_select" not in self.inputs:
+            raise metrics.NotMeasurable("its threshold is that of the float baseline")
+        return reference, reference
+
+    def _worst_last(self, measure: Callable[[Array, float], Measurement]) -> list[Measurement]:
+        """``measure`` on every set and, if there are sets, the worst of them."""
+        sets = self.split.sets()
+        found = [_of_set(measure(rows, CONFIDENCE), name) for name, rows in sets.items()]
+        if data.SET in self.split.columns:
+            strict = [measure(rows, 1 - (1 - CONFIDENCE) / len(sets)) for rows in sets.values()]
+            found.append(_worst(found, strict, self.metric.label))
+        return found
+
+    def _value(self, own: Metric, rows: Array, confidence: float) -> Measurement:
         truth = own.truth(self._known(self.split, "baseline", rows))
-        broken = self.inputs["outputs"].meta["broken"]
-        if broken:
-            value = replace(self._missing(broken), broken=True)
-            return value, replace(value, metric=f"{value.metric} drop", better="lower") if reference else None
-        outputs = self._outputs("outputs")[rows]
-        value = metrics.score(own, outputs, truth, confidence=CONFIDENCE, seed=self.seed)
-        if reference is None:
-            return value, None
-        baseline_broken = self.inputs["baseline"].meta["broken"]
-        if baseline_broken:
-            why = f"the float baseline is broken: {baseline_broken}"
-            return value, replace(self._missing(why), metric=f"{value.metric} drop", better="lower")
-        drop = metrics.drop(
-            own,
-            reference,
-            outputs,
-            self._outputs("baseline")[rows],
-            truth,
-            confidence=CONFIDENCE,
-            seed=self.seed,
-        )
-        return value, drop
+        return metrics.score(own, self._outputs("outputs")[rows], truth, confidence=confidence, seed=self.seed)
+
+    def _drop(self, own: Metric, reference: Metric, rows: Array, confidence: float) -> Measurement:
+        truth = own.truth(self._known(self.split, "baseline", rows))
+        outputs, baseline = self._outputs("outputs")[rows], self._outputs("baseline")[rows]
+        return metrics.drop(own, reference, outputs, baseline, truth, confidence=confidence, seed=self.seed)
 
     def _known(self, split: Split, role: str, rows: Array | None) -> dict[str, Array]:
         """The columns of a split, with the baseline's outputs as one of them if there are any."""
@@ -207,23 +217,32 @@ def _of_set(m: Measurement, name: str) -> Measurement:
     return replace(m, metric=f"{metric}[{name}]" + (" drop" if is_drop else ""))
 
 
-def _worst(values: Sequence[Measurement], label: str, better: Literal["lower", "higher"]) -> Measurement:
-    """The worst of several sets. The bounds of a maximum of unknown numbers are the maxima of their bounds."""
-    suffix = " drop" if values[0].metric.endswith(" drop") else ""
-    name = f"{label}[worst]{suffix}"
+def _worst(values: Sequence[Measurement], strict: Sequence[Measurement], label: str) -> Measurement:
+    """The worst of several sets.
+
+    Its far bound is the worst of their far bounds, for one of them belongs to the worst set. Its near bound is the
+    worst of their near bounds in ``strict``, at the level α/K each, for any of them may err (Bonferroni).
+    """
+    name = f"{label}[worst]" + (" drop" if values[0].metric.endswith(" drop") else "")
     missing = next((m for m in values if m.value is None), None)
     if missing is not None:
-        return replace(missing, metric=name)
-    pick = max if better == "lower" else min
+        return replace(missing, metric=name, why=f"{_set_of(missing)}: {missing.why}")
+    pick, near, far = (max, 0, 1) if values[0].better == "lower" else (min, 1, 0)
     chosen = pick(values, key=lambda m: m.value if m.value is not None else 0.0)
-    near, far = (
-        [m.interval[side] if m.interval else None for m in values] for side in ((0, 1) if pick is max else (1, 0))
+    bounds: list[float | None] = [None, None]
+    known = [m.interval[near] for m in strict if m.interval and m.interval[near] is not None]
+    bounds[near] = pick((bound for bound in known if bound is not None), default=None)
+    distant = [m.interval[far] if m.interval else None for m in values]
+    bounds[far] = None if None in distant else pick(bound for bound in distant if bound is not None)
+    why = f"on {_set_of(chosen)}"
+    return replace(
+        chosen, metric=name, interval=(bounds[0], bounds[1]), why=f"{why}; {chosen.why}" if chosen.why else why
     )
-    one = pick((bound for bound in near if bound is not None), default=None)
-    other = None if None in far else pick(bound for bound in far if bound is not None)
-    interval = (one, other) if pick is max else (other, one)
-    why = f"on {chosen.metric.removesuffix(' drop').removeprefix(label).strip('[]')}"
-    return replace(chosen, metric=name, interval=interval, why=f"{why}; {chosen.why}" if chosen.why else why)
+
+
+def _set_of(m: Measurement) -> str:
+    """``indoor`` of ``acer[indoor]``."""
+    return m.metric.removesuffix(" drop").rpartition("[")[2].rstrip("]")
 
 
 PLUGINS = (Score(),)

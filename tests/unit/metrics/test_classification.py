@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeopt.metrics.classification import LogLoss, TopK
+from edgeopt.metrics.classification import TopK
+from edgeopt.metrics.probability import LogLoss
 
 OUTPUTS = np.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]], dtype=np.float32)
 LABELS = np.array([1, 1, 0, 0])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeopt import metrics, statistics
-from edgeopt.metrics.classification import LogLoss, TopK
+from edgeopt.metrics.classification import TopK
+from edgeopt.metrics.probability import LogLoss
 from edgeopt.metrics.regression import MeanAbsoluteError
 
 SETTINGS = {"confidence": 0.95, "seed": 3}
