@@ -1,7 +1,7 @@
 """The plan: recipe and targets with every parameter bound, every kind checked and the shared prefix found.
 
-``plan()`` reads the recipe and its target files, reports everything that is wrong with them at once, and lays out the
-steps. It runs none of the user's code and loads no heavy library, so ``edgeopt check`` is fast.
+``plan()`` lays out the steps of what :mod:`edgeopt.reading` has read. It runs none of the user's code and loads no
+heavy library, so ``edgeopt check`` is fast.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeopt import config, metrics, reference, registry, verdict, waivers
-from edgeopt import target as target_files
-from edgeopt.artifact import canonical, digest_of, file_digest
-from edgeopt.config import Document
+from edgeopt import metrics, reading, reference, registry, verdict
+from edgeopt.artifact import canonical, file_digest
 from edgeopt.errors import ConfigError, PlanError
-from edgeopt.recipe import Gates, MetricSpec, Recipe, TargetSpec
+from edgeopt.recipe import MetricSpec, Recipe
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
 from edgeopt.waivers import Waiver
@@ -162,207 +160,24 @@ def plan(
         ConfigError: With every problem of the recipe, its target files and its waivers.
         PlanError: They are valid but do not fit together.
     """
-    path = recipe / "recipe.yaml" if recipe.is_dir() else recipe
-    document = config.parse(path, overrides)
-    parsed = document.read(Recipe)
-    steps = _read_steps(document)
-    _check_references(document, path.parent)
-    known = _read_targets(document, parsed, path.parent, only) if parsed else {}
-    targets = {name: entry for name, entry in known.items() if not only or name in only}
-    waived: tuple[Waiver, ...] = ()
-    if parsed:
-        _check_names(document, parsed, targets)
-        waived = _read_waivers(document, parsed, known, waivers.locate(path.parent, waivers_file))
-    document.check()
-    if parsed is None:
-        raise ConfigError("cannot be read", where=str(path))
-    builder = _Builder(parsed, path.parent)
-    for name, (target, source, spec) in targets.items():
-        gates = verdict.gates_of(target.gates, parsed.gates, spec.gates)
+    read = reading.read(recipe, overrides, only, waivers_file)
+    builder = _Builder(read.recipe, read.path.parent)
+    for name, found in read.targets.items():
         try:
-            builder.add_target(name, target, source.path, gates, steps)
+            builder.add_target(name, found.target, found.source.path, found.gates, read.steps)
         except (ConfigError, PlanError) as error:  # binding found that the recipe's steps and this target do not fit
-            error.where = source.where(("quantization",))
+            error.where = found.source.where(("quantization",))
             raise
     return Plan(
-        recipe=parsed,
-        path=path,
+        recipe=read.recipe,
+        path=read.path,
         overrides=tuple(overrides),
-        digest=digest_of(document.data),
+        digest=read.digest,
         steps=tuple(builder.steps.values()),
         targets=builder.targets,
         ledger=tuple(builder.ledger),
-        waivers=waived,
+        waivers=read.waivers,
     )
-
-
-def _read_waivers(
-    document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]], file: Path | None
-) -> tuple[Waiver, ...]:
-    """Those of the file, if there is one; what is wrong with them becomes a problem of the recipe."""
-    gates = {
-        name: [gate.name for gate in verdict.gates_of(target.gates, recipe.gates, spec.gates)]
-        for name, (target, _, spec) in targets.items()
-    }
-    try:
-        return waivers.read(file, gates) if file else ()
-    except ConfigError as error:
-        document.include(error)
-        return ()
-
-
-def _read_steps(document: Document) -> list[tuple[str, Params]]:
-    """Validate each step's parameters with the stage that it names, and the order of the steps."""
-    steps: list[tuple[str, Params]] = []
-    listed = document.data.get("steps") or []
-    known = {name: stage for name, stage in registry.builtin("stages").items() if stage.in_recipe}
-    quantized = False
-    for number, step in enumerate(listed if isinstance(listed, list) else []):
-        name = step if isinstance(step, str) else next(iter(step), "") if isinstance(step, dict) else ""
-        if not name or (isinstance(step, dict) and len(step) != 1):
-            continue
-        at = ("steps", number) if isinstance(step, str) else ("steps", number, name)
-        if name not in known:
-            document.problem(at, f"unknown step {name!r}{registry.hint(name, known)}", key=True)
-            continue
-        stage: Stage[Any] = known[name]
-        if isinstance(step, str):
-            document.data["steps"][number] = {name: None}
-            at = ("steps", number, name)
-        if quantized:
-            what = "twice" if name == "quantize" else f"{name!r} after 'quantize'"
-            document.problem(
-                at, f"{what}: quantize comes last, since the others work on the float torch model", key=True
-            )
-        quantized = quantized or name == "quantize"
-        params = (
-            document.read(stage.Params, at) if isinstance(document.data["steps"][number][name], dict | None) else None
-        )
-        if params is not None:
-            steps.append((name, params))
-            criterion = getattr(params, "criterion", None)
-            if criterion is not None:
-                _find(document, "criteria", criterion, (*at, "criterion"))
-    return steps
-
-
-def _find(document: Document, kind: str, name: str, at: config.Loc) -> Any:
-    try:
-        return registry.find(kind, name)
-    except registry.UnknownPlugin as error:
-        document.problem(at, str(error))
-        return None
-
-
-def _check_references(document: Document, root: Path) -> None:
-    """The user's modules and files exist; none of their code runs."""
-    model = document.data.get("model")
-    if isinstance(model, dict):
-        factory = model.get("factory")
-        if isinstance(factory, str) and ":" in factory and (why := reference.exists(factory, root)):
-            document.problem(("model", "factory"), why)
-        weights = model.get("weights")
-        if isinstance(weights, str) and not (root / weights).is_file():
-            near = [path.name for path in root.glob("*") if path.suffix in (".safetensors", ".pt", ".pth", ".ckpt")]
-            document.problem(("model", "weights"), f"no such file: {root / weights}{registry.hint(weights, near)}")
-    data = document.data.get("data")
-    for name, split in data.items() if isinstance(data, dict) else ():
-        if not isinstance(split, dict):
-            continue
-        loader, path = split.get("loader"), split.get("path")
-        if isinstance(loader, str) and ":" in loader and (why := reference.exists(loader, root)):
-            document.problem(("data", name, "loader"), why)
-        if isinstance(path, str) and not (root / path).is_file():
-            document.problem(("data", name, "path"), f"no such file: {root / path}")
-
-
-def _read_targets(
-    document: Document, recipe: Recipe, root: Path, only: Sequence[str]
-) -> dict[str, tuple[Target, Document, TargetSpec]]:
-    found: dict[str, tuple[Target, Document, TargetSpec]] = {}
-    for number, spec in enumerate(recipe.targets):
-        at: config.Loc = ("targets", number)
-        try:
-            file = target_files.locate(spec.name, root)
-        except ConfigError as error:
-            document.problem((*at, "name"), error.what)
-            continue
-        try:
-            source = config.parse(file)
-            target = source.read(Target)
-            source.check()
-        except ConfigError as error:
-            document.include(error)
-            continue
-        if target is None:
-            continue
-        if target.name in found:
-            document.problem(at, f"target {target.name!r} is listed twice")
-        for runtime in target.runtime:
-            try:
-                registry.find("backends", runtime)
-            except registry.UnknownPlugin as error:
-                document.problem((*at, "name"), f"{file}: {error}")
-        found[target.name] = (target, source, spec)
-    for name in only:
-        if name not in found:
-            raise ConfigError(
-                f"the recipe has no target {name!r}{registry.hint(name, found)}", where=f"--target {name}"
-            )
-    return found
-
-
-def _check_names(
-    document: Document, recipe: Recipe, targets: Mapping[str, tuple[Target, Document, TargetSpec]]
-) -> None:
-    """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
-    accuracy = _accuracy(document, recipe)
-    directions: dict[str, metrics.Better | None] = {**accuracy, **dict.fromkeys(verdict.DEVICE_METRICS, "lower")}
-
-    def check(gates: Gates, at: config.Loc, prefix: str = "") -> None:
-        for name, limit in gates.items():
-            if name not in directions:
-                document.problem((*at, name), f"{prefix}no gate on {name!r}{registry.hint(name, directions)}", key=True)
-            elif why := verdict.gate_problem(name, limit, directions[name], name in verdict.DEVICE_METRICS):
-                document.problem((*at, name), prefix + why, key=True)
-
-    check(recipe.gates, ("gates",))
-    for number, spec in enumerate(recipe.targets):
-        check(spec.gates, ("targets", number, "gates"))
-    for target, source, spec in targets.values():
-        check(target.gates, ("targets",), f"{source.path}: ")
-        merged = {**target.gates, **recipe.gates, **spec.gates}
-        if recipe.steps and accuracy and not set(merged) & set(accuracy):
-            document.problem(
-                ("gates",),
-                f"no accuracy gate for target {target.name!r}: compressing a model without one would ship whatever is "
-                f"fastest; add such as `gates: {{{next(iter(accuracy))}: {{max_drop: 0.01}}}}`",
-            )
-
-
-def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | None]:
-    """What accuracy can be gated: every metric, on each evaluation set and the worst; and which direction is good.
-
-    The direction of a user's own metric is not known before its code runs.
-    """
-    known: dict[str, metrics.Better | None] = {}
-    for number, spec in enumerate(recipe.metrics):
-        try:
-            built = metrics.build(spec)
-        except registry.UnknownPlugin as error:
-            document.problem(("metrics", number), str(error))
-            continue
-        except ValueError as error:
-            parameter, _, what = str(error).partition(": ")
-            document.problem(("metrics", number, spec.name, parameter), what)
-            continue
-        name = spec.name if built is None else built.label
-        if name in known:
-            document.problem(("metrics", number), f"{name!r} is listed twice")
-        sets = recipe.data.evaluate.sets
-        for gated in (name, *(f"{name}[{one}]" for one in (*sets, "worst"))) if sets else (name,):
-            known[gated] = built.better if built else None
-    return known
 
 
 @dataclass
@@ -415,18 +230,9 @@ class _Builder:
                         "quantized", quantized, target, runtime=_reference_runtime(self._kinds[quantized], runtime)
                     )
                     candidates.append(self._candidate(target, runtime, "int8", 2, suffix, quantized))
-        device = [gate for gate in gates if gate.metric in verdict.DEVICE_METRICS]
-        accuracy = [gate for gate in gates if gate not in device]
-        judged = tuple(part for gate in gates for part in ([gate] if gate in device else self._on_sets(gate)))
-        looked_at = tuple(dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy))
-        self.targets[name] = TargetPlan(target, path, judged, looked_at, tuple(candidates))
-
-    def _on_sets(self, gate: verdict.Gate) -> list[verdict.Gate]:
-        """A gate on accuracy that names no evaluation set holds for every one."""
-        sets = self.recipe.data.evaluate.sets
-        if not sets or "[" in gate.metric:
-            return [gate]
-        return [replace(gate, metric=f"{gate.metric}[{name}]") for name in sets]
+        accuracy = (gate for gate in gates if gate.metric not in verdict.DEVICE_METRICS)
+        looked_at = dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy)
+        self.targets[name] = TargetPlan(target, path, gates, tuple(looked_at), tuple(candidates))
 
     def _export(self, model: str, target: Target, step_id: str) -> str:
         return self._add("export", registry.find("stages", "export").Params(), {"model": model}, target, step_id)
