@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeopt import compare as comparison
 from edgeopt import publish, report
 from edgeopt import record as record_file
 from edgeopt.artifact import Artifact, Store
+from edgeopt.compare import Release
 from edgeopt.errors import ConfigError, StoreError
-from edgeopt.record import ArtifactRecord, CandidateRecord, RecipeRecord, RunRecord, TargetRecord, VerdictRecord
+from edgeopt.record import (
+    ArtifactRecord,
+    CandidateRecord,
+    RecipeRecord,
+    RunRecord,
+    TargetRecord,
+    VerdictRecord,
+    WaiverRecord,
+)
 
 CANDIDATE = CandidateRecord(
     "ov-int8", "openvino", "int8", True, False, ArtifactRecord("openvino-model", "", 0.1, "cpu"), ()
@@ -35,13 +45,17 @@ RECORD = RunRecord(
     stages=(),
     provenance={"tools": {"openvino": "1"}, "edgeopt": "0.1"},
 )
-SAMPLES = {"cpu": {"ov-int8": np.arange(10, dtype=np.int64)}}
+SAMPLES = {"cpu": {"ov-int8": np.arange(1, 11, dtype=np.int64)}}
+
+
+def _plain(record, samples, comparison=None):
+    return {"report.md": f"# {record.outcome} ½{' compared' if comparison else ''}\n"}
 
 
 @pytest.fixture(autouse=True)
 def _plain_reports(monkeypatch):
     """What reports look like is tested elsewhere."""
-    monkeypatch.setattr(report, "render_all", lambda record, samples: {"report.md": f"# {record.outcome} ½\n"})
+    monkeypatch.setattr(report, "render_all", _plain)
 
 
 @pytest.fixture
@@ -86,7 +100,7 @@ def test_a_run_has_all_its_files(out, artifact, tmp_path):
     assert files["events.jsonl"] == b"{}\n"
     assert files["report.md"].decode() == "# pass ½\n"
     assert record_file.load(out) == RECORD
-    np.testing.assert_array_equal(publish.read_samples(out, RECORD)["cpu"]["ov-int8"], np.arange(10))
+    np.testing.assert_array_equal(publish.read_samples(out, RECORD)["cpu"]["ov-int8"], np.arange(1, 11))
     assert [path.name for path in out.parent.iterdir()] == ["tiny"]
 
 
@@ -201,7 +215,7 @@ def test_a_failure_midway_leaves_the_earlier_run(out, artifact, monkeypatch, err
     run(out, artifact)
     before = tree(out)
 
-    def fail(record, samples):
+    def fail(record, samples, **more):
         raise error
 
     monkeypatch.setattr(report, "render_all", fail)
@@ -258,6 +272,37 @@ def test_reports_are_rendered_again(out, artifact):
     assert (out / "report.md").read_text() == "# pass ½\n"
 
 
+def test_a_comparison_is_kept_with_the_run_and_rendered_again(out, artifact):
+    compared = comparison.compare(Release("a", RECORD), Release("b", RECORD))
+    run(out, artifact, comparison=compared)
+    assert comparison.load(out / "comparison.json") == compared
+    assert (out / "report.md").read_text() == "# pass ½ compared\n"
+    (out / "report.md").unlink()
+    publish.render_again(out, RECORD, SAMPLES)
+    assert (out / "report.md").read_text() == "# pass ½ compared\n"
+    other = replace(compared, before=replace(compared.before, path="c"))
+    publish.render_again(out, RECORD, SAMPLES, other)
+    assert comparison.load(out / "comparison.json") == other
+    run(out, artifact)
+    assert not (out / "comparison.json").exists()
+
+
+def test_a_damaged_comparison_of_a_run_is_told(out, artifact):
+    run(out, artifact)
+    (out / "comparison.json").write_text("{")
+    with pytest.raises(ConfigError, match="no readable comparison") as caught:
+        publish.render_again(out, RECORD, SAMPLES)
+    assert caught.value.where == str(out / "comparison.json")
+
+
+def test_a_run_is_read_by_its_folder_or_its_record(out, artifact):
+    run(out, artifact)
+    for path in (out, out / "run.json"):
+        release = publish.read_run(path)
+        assert (release.path, release.record) == (str(path), RECORD)
+        np.testing.assert_array_equal(release.samples["cpu"]["ov-int8"], np.arange(1, 11))
+
+
 def test_samples_that_are_not_there_are_left_out(out, artifact):
     run(out, artifact)
     (out / "samples" / "cpu.ov-int8.npy").unlink()
@@ -271,6 +316,25 @@ def test_damaged_samples_are_refused(out, artifact, content):
     with pytest.raises(ConfigError, match="the samples are damaged") as caught:
         publish.read_samples(out, RECORD)
     assert caught.value.where.endswith("cpu.ov-int8.npy")
+
+
+@pytest.mark.parametrize(
+    "series", [np.ones(3), np.ones((2, 2), np.int64), np.array([1, 0]), np.array([-1]), np.array(["a"])], ids=str
+)
+def test_samples_that_are_no_latencies_are_refused(out, artifact, series):
+    run(out, artifact)
+    np.save(out / "samples" / "cpu.ov-int8.npy", series)
+    with pytest.raises(ConfigError, match="not a series of positive int64 nanoseconds"):
+        publish.read_samples(out, RECORD)
+
+
+def test_the_manifest_carries_the_waivers(out, artifact):
+    waiver = WaiverRecord("top1 min", "cpu", "a new camera", "A. Person", "2026-12-31", "waivers.yaml:3:5", "used")
+    verdicts = tuple(replace(v, outcome="waived", waiver=waiver) for v in RECORD.targets["cpu"].verdicts)
+    run(out, artifact, replace(RECORD, targets={"cpu": replace(RECORD.targets["cpu"], verdicts=verdicts)}))
+    manifest = publish.read_manifest(out / "cpu")
+    assert manifest["verdicts"] == {"top1 min": "waived"}
+    assert manifest["waivers"] == [asdict(waiver)]
 
 
 def test_the_manifest_says_what_the_artifact_is(out, artifact):

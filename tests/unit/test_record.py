@@ -151,8 +151,11 @@ def test_candidates_and_measurements_are_found_by_name():
         ("3", "this is not a run record"),
         ("[" * 100_000, "this is not a run record"),
         (b"\xff\xfe", "cannot read the run record"),
-        ("{}", "the record has schema None, this edgeopt reads schema 1"),
-        ('{"schema": 2}', "the record has schema 2, this edgeopt reads schema 1"),
+        ("{}", "this is not a run record"),
+        ('{"schema": 0}', "the record has the unknown schema 0, written by another edgeopt; this is edgeopt "),
+        ('{"schema": "1"}', "the record has the unknown schema '1'"),
+        ('{"schema": true}', "the record has the unknown schema True"),
+        ('{"schema": 2}', "a newer edgeopt wrote this record: schema 2, another edgeopt; this is edgeopt "),
         ('{"schema": 1}', "the run record is damaged at outcome: Field required"),
     ],
 )
@@ -189,7 +192,30 @@ def test_a_damaged_record_says_where(tmp_path, way, value):
         record.load(tmp_path)
 
 
-def test_a_missing_record(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read the run record: No such file") as caught:
+def test_a_record_of_a_newer_edgeopt_says_which_version_wrote_it(tmp_path):
+    write(tmp_path, json.dumps({"schema": 7, "provenance": {"edgeopt": "9.1.0"}, "unheard_of": []}))
+    with pytest.raises(ConfigError, match=r"a newer edgeopt wrote this record: schema 7, edgeopt 9\.1\.0") as caught:
         record.load(tmp_path)
-    assert caught.value.where == str(tmp_path / "run.json")
+    assert "update edgeopt" in caught.value.fix
+
+
+def test_a_shipped_candidate_that_is_not_there_is_damage(tmp_path):
+    write(tmp_path, RECORD.to_json().replace('"shipped": "openvino-int8-pruned"', '"shipped": "other"'))
+    with pytest.raises(ConfigError, match=r"damaged at targets\.cpu\.shipped: there is no candidate 'other'"):
+        record.load(tmp_path)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(ConfigError, match="no run here") as caught:
+        record.load(tmp_path)
+    assert caught.value.where == str(tmp_path)
+
+
+def test_a_misspelt_run_is_told_the_one_that_is_meant(tmp_path):
+    (tmp_path / "digits").mkdir()
+    write(tmp_path / "digits", RECORD.to_json())
+    with pytest.raises(ConfigError, match=r"no such run \(did you mean 'digits'\?\)"):
+        record.load(tmp_path / "digit")
+    with pytest.raises(ConfigError) as caught:
+        record.load(tmp_path / "nothing-like-it")
+    assert caught.value.what == "no such run"

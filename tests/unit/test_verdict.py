@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement
 from edgeopt.recipe import Limit
-from edgeopt.record import VerdictRecord
+from edgeopt.record import VerdictRecord, WaiverRecord
 from edgeopt.verdict import Contender, Gate, decide, gate_problem, gates_of, outcome_of, select
 
 BOUNDS = ("max", "min", "max_drop", "max_ratio")
@@ -378,3 +378,20 @@ def test_do_no_harm(contest):
 )
 def test_outcome_and_exit_code(outcomes, errors, outcome, code):
     assert outcome_of([judged(o) for o in outcomes], errors) == (outcome, code)
+
+
+@pytest.mark.parametrize(
+    ("status", "gate", "expected"),
+    [
+        ("used", "waived", ("pass", 0)),
+        ("not_judged", "inconclusive", ("inconclusive", 4)),
+        ("expired", "pass", ("fail", 1)),
+        ("unused", "pass", ("fail", 1)),
+        ("expired", "fail", ("fail", 1)),
+        ("unused", "inconclusive", ("fail", 1)),
+    ],
+)
+def test_a_waiver_that_is_expired_or_unused_fails_the_run(status, gate, expected):
+    waiver = WaiverRecord("m max", "cpu", "why", "who", "2026-01-01", "waivers.yaml:3:5", status)
+    assert outcome_of([judged(gate)], False, [waiver]) == expected
+    assert outcome_of([judged(gate)], True, [waiver]) == ("error", 3)

@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import pytest
+
 from edgeopt.report import junit
 
 _COMPLAINTS = ("failure", "error", "skipped")
@@ -46,3 +48,18 @@ def test_a_run_that_did_not_pass_is_never_all_green(passing, samples):
 def test_hostile_texts_are_well_formed_xml(awkward, samples):
     text = junit.render(awkward, samples)
     assert len(_cases(ElementTree.canonicalize(text.encode("utf-8").decode()))) == 4
+
+
+@pytest.mark.parametrize("status", ["expired", "unused"])
+def test_a_waiver_that_fails_the_run_is_a_failure(passing, record, samples, status):
+    waiver = replace(record.waivers[0], status=status)
+    cases = _cases(junit.render(replace(passing, outcome="fail", exit_code=1, waivers=(waiver,)), samples))
+    assert cases["digits.waivers", f"{waiver.gate} on {waiver.target}"] == f"failure {status}"
+    assert "error fail" not in cases.values()
+
+
+def test_a_waived_gate_says_who_waived_it_and_why(record, samples):
+    (skipped,) = ElementTree.fromstring(junit.render(record, samples)).iter("skipped")
+    message = skipped.get("message")
+    for part in (record.waivers[0].by, record.waivers[0].reason, record.waivers[0].until, "WAIVED"):
+        assert part in message
