@@ -97,6 +97,7 @@ class Server:
             raise AgentError(f"a model named {name!r} is open already")
         options = Options(**header.get("options", {}))
         backend = runtimes.load(runtime)
+        backend.version()  # imports the runtime, which is no part of loading a model
         start = perf_counter()
         model = backend.open(header["path"], options)
         load_ms = (perf_counter() - start) * 1e3
