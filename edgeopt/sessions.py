@@ -154,6 +154,8 @@ class Sessions:
         copy = replace(self.candidates[0], name=self.candidates[0].name + _AGAIN)
         shuffled = random.Random(seed).sample([*self.candidates, copy], len(self.candidates) + 1)
         protocol, limits, note = self.protocol, self._limits(), f"session {len(self.done) + 1}"
+        look = next((count for count in self.schedule.looks if count > len(self.done)), len(self.done) + 1)
+        earlier, until = self.seconds, limits.min_seconds * look
         load_ms = {
             one.name: agent.open(
                 one.name, one.runtime, one.path, threads=protocol.threads, streams=protocol.streams
@@ -163,7 +165,7 @@ class Sessions:
 
         def report(state: Mapping[str, float]) -> None:
             if progress:
-                progress(state["seconds"], limits.min_seconds, note)
+                progress(earlier + state["seconds"], until, f"{note} of {look}")
 
         run = agent.throughput if protocol.mode == "throughput" else agent.time
         found = run(list(load_ms), inputs, limits, seed=seed, batch=protocol.batch, progress=report)
@@ -213,16 +215,8 @@ class Sessions:
         return max(SMALLEST_EFFECT, (self.floor.typical if self.floor else None) or 0.0)
 
     def outcome(self, ratio: Measurement) -> Outcome:
-        """What a ratio of this object shows: its whole interval lies beyond the smallest effect, or within it."""
-        low, high = ratio.interval or (None, None)
-        edge = 1 + self.smallest_effect
-        if low is None or high is None:
-            return "undecided"
-        if low > edge:
-            return "slower"
-        if high < 1 / edge:
-            return "faster"
-        return "same" if low >= 1 / edge and high <= edge else "undecided"
+        """What a ratio of this object shows."""
+        return outcome(ratio, self.smallest_effect)
 
     def measurements(self, name: str) -> list[Measurement]:
         """Load and first inference (medians over the sessions), latency percentiles, and throughput if that was run."""
@@ -347,6 +341,19 @@ class Sessions:
     def _single(self, metric: str, values_ms: Sequence[float]) -> Measurement:
         measured = single(metric, float(np.median(values_ms)), "ms", self._judged_latency(), self.machine)
         return replace(measured, n=len(values_ms))
+
+
+def outcome(ratio: Measurement, smallest_effect: float) -> Outcome:
+    """What a ratio shows: its whole interval lies beyond the smallest effect, or within it."""
+    low, high = ratio.interval or (None, None)
+    edge = 1 + smallest_effect
+    if low is None or high is None:
+        return "undecided"
+    if low > edge:
+        return "slower"
+    if high < 1 / edge:
+        return "faster"
+    return "same" if low >= 1 / edge and high <= edge else "undecided"
 
 
 def sample(

@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__"},
     {"cli"},  # one thin file per command
     {"engine"},  # the only loop
-    {"contest"},  # the candidates of one target
+    {"contest", "bench"},  # the candidates of one target; any artefacts
     {"flip"},
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"reading", "checkpoint", "quantizers", "console", "publish"},

@@ -10,7 +10,7 @@ import os
 import typer
 
 from edgeopt import __version__
-from edgeopt.cli import cache, check, compare, compile_, inspect_, recipe, report, targets
+from edgeopt.cli import bench, cache, check, compare, compile_, inspect_, recipe, report, targets
 
 app = typer.Typer(
     name="edgeopt",
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("compile", epilog="Example: edgeopt compile recipes/digits --target cpu-openvino")(compile_.compile_command)
 app.command("check", epilog="Example: edgeopt check recipes/digits --set steps.prune.macs_ratio=0.4")(check.check)
+app.command("bench", epilog="Example: edgeopt bench a.onnx b.onnx --target cpu-onnxruntime")(bench.bench)
 app.command("compare", epilog="Example: edgeopt compare releases/1.2 build/digits --format markdown")(compare.compare)
 app.command("report", epilog="Example: edgeopt report build/digits")(report.report)
 app.command("inspect", epilog="Example: edgeopt inspect build/digits/cpu-openvino")(inspect_.inspect_command)

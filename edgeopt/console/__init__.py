@@ -10,13 +10,22 @@ import os
 from collections.abc import Iterator
 from typing import TextIO
 
+from edgeopt.console.bench import open_progress, print_bench
 from edgeopt.console.comparison import print_comparison
 from edgeopt.console.jsonl import jsonl_sink
 from edgeopt.console.plain import plain_sink
 from edgeopt.console.summary import print_summary
 from edgeopt.events import Sink
 
-__all__ = ["jsonl_sink", "open_sink", "plain_sink", "print_comparison", "print_summary"]
+__all__ = [
+    "jsonl_sink",
+    "open_progress",
+    "open_sink",
+    "plain_sink",
+    "print_bench",
+    "print_comparison",
+    "print_summary",
+]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from edgeopt.statistics.quantiles import (
 from edgeopt.statistics.ratios import (
     independent_difference,
     independent_ratio,
+    independent_session_ratio,
     paired_log_ratio,
     quantile_log_ratio,
     ratio_interval,
@@ -38,6 +39,7 @@ __all__ = [
     "effective_count",
     "independent_difference",
     "independent_ratio",
+    "independent_session_ratio",
     "mcnemar_exact",
     "paired_bootstrap_interval",
     "paired_log_ratio",

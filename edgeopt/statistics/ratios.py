@@ -74,6 +74,34 @@ def session_ratio(log_ratios: Floats, confidence: float = 0.95) -> Estimate:
     return Estimate(math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
 
 
+def independent_session_ratio(a: Floats, b: Floats, confidence: float = 0.95) -> Estimate:
+    """The ratio a / b of two runs that were not interleaved, from the logarithm of one latency per session each.
+
+    Welch's t interval: the scatter of both runs' sessions is in it, what changed on the machine between them is not.
+    Source: Welch, The generalization of Student's problem when several different population variances are involved,
+    Biometrika 34 (1947).
+
+    Args:
+        a, b: (sessions,) each, logarithms; the numbers may differ.
+        confidence: In (0, 1).
+
+    Returns:
+        Both bounds are None if either has fewer than three sessions.
+    """
+    from scipy.special import stdtrit
+
+    require_fractions(confidence=confidence)
+    first, second = series(a, "a"), series(b, "b")
+    centre = float(first.mean() - second.mean())
+    if min(len(first), len(second)) < _FEWEST_SESSIONS:
+        return Estimate(math.exp(centre), (None, None))
+    parts = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
+    weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
+    freedom = sum(parts) ** 2 / weights if weights else 1.0
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(sum(parts))
+    return Estimate(math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
+
+
 def ratio_interval(
     a: Floats, b: Floats, q: float = 0.5, confidence: float = 0.95, seed: int = 0, resamples: int = 1000
 ) -> Estimate:

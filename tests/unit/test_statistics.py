@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, ttest_ind
 
 from edgeopt import statistics
 from edgeopt.statistics import (
     bootstrap_interval,
     effective_count,
+    independent_session_ratio,
     mcnemar_exact,
     paired_bootstrap_interval,
     paired_log_ratio,
@@ -112,6 +113,17 @@ def test_sessions_agree_on_the_geometric_mean_with_students_interval() -> None:
     assert (low, high) == pytest.approx((1.1 * math.exp(-half), 1.1 * math.exp(half)))
     assert session_ratio([0.0, 0.0]) == (1.0, (None, None))
     assert session_ratio([0.0, 0.0, 0.0]) == (1.0, (1.0, 1.0))
+
+
+def test_runs_apart_are_compared_with_welchs_interval_as_scipy_has_it() -> None:
+    random = np.random.default_rng(3)
+    a, b = random.normal(0.1, 0.02, 6), random.normal(0, 0.1, 9)
+    expected = ttest_ind(a, b, equal_var=False).confidence_interval(0.99)
+    ratio, interval = independent_session_ratio(a, b, 0.99)
+    assert ratio == pytest.approx(math.exp(a.mean() - b.mean()))
+    assert interval == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
+    assert independent_session_ratio(a[:2], b).interval == (None, None)
+    assert independent_session_ratio([0.0] * 3, [0.0] * 3) == (1.0, (1.0, 1.0))
 
 
 @given(st.floats(0.5, 2.0))
