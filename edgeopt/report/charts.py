@@ -178,7 +178,7 @@ def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
         axes.set_xticks(range(len(stages)), [_short(stage) for stage in stages])
         axes.set_xlim(-0.4, len(stages) - 0.4)
         axes.margins(y=0.15)
-        axes.tick_params(axis="x", labelcolor=INK, labelsize=10, rotation=20 if len(stages) > 5 else 0)
+        axes.tick_params(axis="x", labelcolor=INK, labelsize=11, rotation=20 if len(stages) > 5 else 0)
         axes.grid(visible=False, axis="x")
         axes.locator_params(axis="y", nbins=5)
         axes.ticklabel_format(axis="y", useOffset=False)
