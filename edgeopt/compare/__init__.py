@@ -10,6 +10,7 @@ than a paired one, so that no change is claimed which is not there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from edgeopt.compare.model import (
 )
 from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
+from edgeopt.protocol import Protocol
 from edgeopt.record import RunRecord, TargetRecord
 from edgeopt.registry import hint
 
@@ -49,7 +51,7 @@ __all__ = [
 SCHEMA = 1
 TOLERANCE = 0.05
 
-_RELATIVE = (" drop", " ratio", "latency_ratio", "latency_ratio_p10", "latency_ratio_noise")
+_LEFT_OUT = (" drop", " ratio", "latency_ratio", "latency_ratio_p10", "latency_ratio_noise", "call_overhead_ms")
 
 
 def load(file: Path) -> Comparison:
@@ -131,13 +133,14 @@ def _target(
 
 
 def _device(target: TargetRecord) -> dict[str, Any]:
-    return {"machine": target.machine, "protocol": target.protocol}
+    rules = {field.name for field in fields(Protocol)}
+    return {"machine": target.machine, "protocol": {k: v for k, v in target.protocol.items() if k in rules}}
 
 
 def _is_compared(measurement: Measurement) -> bool:
-    """Not what is relative to the run's own baseline, and no single reading of a time."""
+    """Not what is relative to the run's own baseline or says nothing of what ships, and no single reading of a time."""
     single = measurement.unit == "ms" and measurement.interval is None and measurement.value is not None
-    return not measurement.metric.endswith(_RELATIVE) and not single
+    return not measurement.metric.endswith(_LEFT_OUT) and not single
 
 
 def _gates(old: TargetRecord, new: TargetRecord) -> Iterator[GateChange]:
@@ -164,7 +167,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Difference, ...]:
     old, new = _flat(before), _flat(after)
-    names = [name for name in dict.fromkeys((*old, *new)) if name != "protocol.digest"]  # it follows from the others
+    names = dict.fromkeys((*old, *new))
     return tuple(Difference(n, old.get(n, ""), new.get(n, "")) for n in names if old.get(n, "") != new.get(n, ""))
 
 

@@ -18,6 +18,8 @@ from edgeopt.statistics import Estimate
 
 #: Facts of a device without which its timings are those of another one. The others may explain a change.
 _SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
+#: Fewer sessions do not show how far sessions lie apart.
+_FEWEST_SESSIONS = 3
 #: Two float baselines whose sizes differ by no more have the same architecture.
 _SAME_SIZE = 0.01
 
@@ -47,11 +49,18 @@ class Side:
     def samples(self, candidate: CandidateRecord) -> npt.NDArray[np.int64] | None:
         return self.release.samples.get(self.name, {}).get(candidate.id)
 
+    def sessions(self, candidate: CandidateRecord, q: float) -> list[float]:
+        """The logarithm of the q-quantile of each session of the measuring; empty if the record does not tell them."""
+        lengths, samples = self.target.protocol.get("sessions", ()), self.samples(candidate)
+        if samples is None or not lengths or sum(lengths) != len(samples):
+            return []
+        parts = np.split(samples, np.cumsum(lengths)[:-1])
+        return [math.log(np.quantile(part, q, method="inverted_cdf")) for part in parts]
+
     def noise(self) -> float:
-        """By how much, at most, a candidate differed from itself while this run was measured."""
-        found = (m for c in self.target.candidates if (m := c.measurement("latency_ratio_noise")) and m.value)
-        bounds = (bound for m in found for bound in (m.interval or (m.value,)))
-        return max((max(bound, 1 / bound) - 1 for bound in bounds if bound), default=0.0)
+        """How far a candidate lay apart from itself, on this machine and while this run was measured."""
+        recorded = [self.target.protocol.get(name) for name in ("noise", "noise_floor")]
+        return max((value for value in recorded if value is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,8 @@ class Pair:
 
     def _obstacle(self, was: Measurement | None, now: Measurement | None, is_accuracy: bool) -> str:
         """Why the two numbers cannot be compared; empty if they can."""
+        if was is not None and now is not None and was.value is None and now.value is None:
+            return f"not measured in either run: {now.why or 'no reason is given'}"
         for measurement, run in ((was, "earlier"), (now, "later")):
             if measurement is None:
                 return f"the {run} run does not have it"
@@ -192,12 +203,18 @@ class Pair:
         return self._ratio(was, now, old, new)
 
     def _ratio(self, was: Measurement, now: Measurement, old: CandidateRecord, new: CandidateRecord) -> Estimate:
-        """``now / was``: from the raw samples where both runs have them, else from the two intervals."""
+        """``now / was``: from the raw samples where both runs have them, session by session where they are told apart,
+        else from the two intervals.
+        """
         before, after = self.old.samples(old), self.new.samples(new)
         percentile = self.metric.removeprefix("latency_p").removesuffix("_ms")
         if before is None or after is None or f"latency_p{percentile}_ms" != self.metric:
             return _divided(_estimate(now), _estimate(was))
-        return statistics.independent_ratio(after, before, float(percentile) / 100, min(was.confidence, now.confidence))
+        q, confidence = float(percentile) / 100, min(was.confidence, now.confidence)
+        earlier, later = self.old.sessions(old, q), self.new.sessions(new, q)
+        if min(len(earlier), len(later)) >= _FEWEST_SESSIONS:
+            return statistics.independent_session_ratio(later, earlier, confidence)
+        return statistics.independent_ratio(after, before, q, confidence)
 
 
 def _side(value: Any) -> str:

@@ -144,13 +144,15 @@ class Comparison:
     def exit_code(self, strict: bool = False) -> ExitCode:
         """1 if something got worse by more than is tolerated or a target is lost.
 
-        4 if nothing at all could be compared, or, if ``strict``, if anything could not; else 0.
+        4 if nothing at all could be compared, or, if ``strict``, if anything could not that at least one run measured;
+        else 0.
         """
         if self.regressions or any(target.lost for target in self.targets):
             return ExitCode.GATE_FAILED
-        unknown = self.changes("not_comparable")
+        unknown = [change for _, change in self.changes("not_comparable")]
         missing = any(target.presence == "vanished" or target.error for target in self.targets)
-        if len(unknown) == len(self.changes()) or (strict and (unknown or missing)):
+        measured = any(m is not None and m.value is not None for c in unknown for m in (c.before, c.after))
+        if len(unknown) == len(self.changes()) or (strict and (measured or missing)):
             return ExitCode.INCONCLUSIVE
         return ExitCode.OK
 

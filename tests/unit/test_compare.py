@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,15 +69,15 @@ def test_the_tolerance_can_be_set_for_all_and_for_one(tolerance: float, result: 
 
 
 def test_the_noise_floor_of_either_run_widens_the_tolerance() -> None:
-    def noisy(part: TargetRecord) -> TargetRecord:
-        noise = measured("latency_ratio_noise", 1.0, (0.88, 1.02))
-        return replace(part, candidates=(replace(part.candidates[0], measurements=(noise,)), part.candidates[1]))
+    def noisy(part: TargetRecord, name: str) -> TargetRecord:
+        return replace(part, protocol={**part.protocol, name: 0.136})
 
     before, after = target(latency(1.0)), target(latency(1.12))
-    for pairing in ((noisy(before), after), (before, noisy(after))):
-        change = compared(*pairing)
-        assert change.result == "no_difference"
-        assert "noise floor of 13.6 %" in change.why  # 1 / 0.88
+    for name in ("noise", "noise_floor"):
+        for pairing in ((noisy(before, name), after), (before, noisy(after, name))):
+            change = compared(*pairing)
+            assert change.result == "no_difference"
+            assert "noise floor of 13.6 %" in change.why
     assert compared(before, after).result == "worse"
 
 
@@ -126,6 +127,24 @@ def test_raw_samples_are_used_where_both_runs_have_them() -> None:
     assert change.value == pytest.approx(1.5, rel=0.01)  # of the samples, not of the two values
     assert change.interval is not None
     assert change.interval[0] < 1.5 < change.interval[1]
+    assert change.result == "worse"
+
+
+def test_the_scatter_between_sessions_is_in_the_interval() -> None:
+    """By hand: three sessions on either side, medians 0.9, 1, 1.1 and 1.8, 2, 2.2: Welch's interval of their logs."""
+    before, after = pair(target(latency(1.0)), target(latency(2.0)))
+
+    def with_sessions(side, *medians: float):
+        samples = np.concatenate([np.full(50, 1e6 * m, np.int64) for m in medians])
+        part = side.record.targets["cpu"]
+        part = replace(part, protocol={**part.protocol, "sessions": [50] * len(medians)})
+        return replace(side, record=replace(side.record, targets={"cpu": part}), samples={"cpu": {"int8": samples}})
+
+    change = only(compare.compare(with_sessions(before, 0.9, 1.0, 1.1), with_sessions(after, 1.8, 2.0, 2.2)))
+    logs = np.log([0.9, 1.0, 1.1])
+    half = scipy.stats.t.ppf(0.975, 4) * np.sqrt(2 * logs.var(ddof=1) / 3)
+    assert change.value == pytest.approx(2.0, rel=1e-6)
+    assert change.interval == pytest.approx((2 * np.exp(-half), 2 * np.exp(half)), rel=1e-5)
     assert change.result == "worse"
 
 
@@ -211,7 +230,7 @@ def test_a_single_reading_of_memory_counts_beyond_the_tolerance() -> None:
 
 
 def test_numbers_of_the_runs_own_baseline_and_single_times_are_left_out() -> None:
-    names = ("top1 drop", "latency_ratio", "latency_ratio_p10", "size_mib ratio")
+    names = ("top1 drop", "latency_ratio", "latency_ratio_p10", "size_mib ratio", "call_overhead_ms")
     parts = [measured(name, 0.5, (0.4, 0.6)) for name in names] + [measured("load_ms", 30.0, unit="ms")]
     comparison = compare.compare(*pair(target(*parts, size(1.0)), target(*parts, size(1.0))))
     assert [change.metric for _, change in comparison.changes()] == ["size_mib"]
@@ -355,6 +374,14 @@ def test_tools_recipe_and_data_that_differ_are_listed() -> None:
 )
 def test_exit_codes(after: TargetRecord, strict: bool, code: ExitCode) -> None:
     assert compare.compare(*pair(target(size(1.0)), after)).exit_code(strict) == code
+
+
+def test_what_neither_run_could_measure_does_not_disturb_a_strict_comparison() -> None:
+    energy = measured("energy_mj", None, unit="mJ", why="no RAPL here")
+    comparison = compare.compare(*pair(target(size(1.0), energy), target(size(1.0), energy)))
+    (_, change) = comparison.changes("not_comparable")[0]
+    assert change.why == "not measured in either run: no RAPL here"
+    assert comparison.exit_code(strict=True) == ExitCode.OK
 
 
 def test_runs_without_a_common_target_tell_nothing() -> None:
