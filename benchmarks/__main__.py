@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.frame import ROOT
 
-NAMES = ("startup", "rebuild", "overhead", "digits")
+NAMES = ("startup", "rebuild", "overhead", "digits", "fidelity")
 
 
 def main() -> int:

@@ -36,7 +36,7 @@ class _Request:
         import openvino
 
         self._request: Any = compiled.create_infer_request()
-        self._infer: Any = super(openvino.InferRequest, self._request).infer
+        self._infer: Any = super(openvino.InferRequest, self._request).infer  # type: ignore[misc]  # compiled
         self._buffers: list[npt.NDArray[Any]] = []
         self.inputs = tuple(map(_port, compiled.inputs))
 
