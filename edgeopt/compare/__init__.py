@@ -138,9 +138,9 @@ def _device(target: TargetRecord) -> dict[str, Any]:
 
 
 def _is_compared(measurement: Measurement) -> bool:
-    """Not what is relative to the run's own baseline or says nothing of what ships, and no single reading of a time."""
+    """Not what is relative to the run's own baseline or is neither good nor bad, and no single reading of a time."""
     single = measurement.unit == "ms" and measurement.interval is None and measurement.value is not None
-    return not measurement.metric.endswith(_LEFT_OUT) and not single
+    return not measurement.metric.endswith(_LEFT_OUT) and not measurement.metric.startswith("threshold@") and not single
 
 
 def _gates(old: TargetRecord, new: TargetRecord) -> Iterator[GateChange]:

@@ -77,7 +77,7 @@ class Pair:
         was, now = self.old.shipped.measurement(self.metric), self.new.shipped.measurement(self.metric)
         known = now or was
         assert known is not None
-        is_accuracy = any(self.metric in [m.metric for m in s.shipped.selection] for s in (self.old, self.new))
+        is_accuracy = not any(_is_resource(measurement) for measurement in (was, now) if measurement)
         accepted = self.tolerances.get(self.metric, 0.0 if is_accuracy else self.tolerance)
         reason = self._obstacle(was, now, is_accuracy)
         result: Result = "not_comparable"
@@ -215,6 +215,11 @@ class Pair:
         if min(len(earlier), len(later)) >= _FEWEST_SESSIONS:
             return statistics.independent_session_ratio(later, earlier, confidence)
         return statistics.independent_ratio(after, before, q, confidence)
+
+
+def _is_resource(measurement: Measurement) -> bool:
+    """Whether the device measured it, or it is a size; else it is a quality of the model, on samples of data."""
+    return bool(measurement.protocol) or measurement.metric.startswith("size_")
 
 
 def _side(value: Any) -> str:

@@ -175,12 +175,7 @@ def test_the_general_tolerance_is_not_for_accuracies() -> None:
 
 
 def test_a_metric_of_the_user_that_is_better_when_lower() -> None:
-    mae = [measured("mae_mm", v, (v - 0.1, v + 0.1), unit="mm") for v in (3.0, 3.5)]
-    parts = [target(m) for m in mae]
-    parts = [
-        replace(p, candidates=(p.candidates[0], replace(p.candidates[1], selection=(m,))))
-        for p, m in zip(parts, mae, strict=True)
-    ]
+    parts = [target(measured("mae_mm[indoor]", v, (v - 0.1, v + 0.1), unit="mm")) for v in (3.0, 3.5)]
     change = compared(*parts)
     assert (change.result, change.scale, change.value) == ("worse", "difference", pytest.approx(0.5))
 
@@ -230,7 +225,14 @@ def test_a_single_reading_of_memory_counts_beyond_the_tolerance() -> None:
 
 
 def test_numbers_of_the_runs_own_baseline_and_single_times_are_left_out() -> None:
-    names = ("top1 drop", "latency_ratio", "latency_ratio_p10", "size_mib ratio", "call_overhead_ms")
+    names = (
+        "top1 drop",
+        "latency_ratio",
+        "latency_ratio_p10",
+        "size_mib ratio",
+        "call_overhead_ms",
+        "threshold@far=0.1",
+    )
     parts = [measured(name, 0.5, (0.4, 0.6)) for name in names] + [measured("load_ms", 30.0, unit="ms")]
     comparison = compare.compare(*pair(target(*parts, size(1.0)), target(*parts, size(1.0))))
     assert [change.metric for _, change in comparison.changes()] == ["size_mib"]
