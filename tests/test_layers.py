@@ -30,7 +30,7 @@ FLOORS = (
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
     {"config"},
-    {"errors", "events", "registry", "statistics", "noise", "agent"},  # these stand alone
+    {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )
 HEAVY = {

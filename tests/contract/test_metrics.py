@@ -171,7 +171,8 @@ def test_score_and_drop_have_intervals_around_them(metric):
     if metric.labels == "baseline":
         return
     noisy = outputs + 4 * np.random.default_rng(3).standard_normal(outputs.shape).astype(np.float32)
-    worse = metrics.drop(fitted(metric, noisy, columns), made, noisy, outputs, labels, **SETTINGS)
+    own = made if metric.fitted_on == "baseline" else fitted(metric, noisy, columns)
+    worse = metrics.drop(own, made, noisy, outputs, labels, **SETTINGS)
     low, high = worse.interval
     assert low <= worse.value <= high
     assert worse.value > 0
