@@ -15,7 +15,7 @@ from edgeopt import target as target_files
 from edgeopt.artifact import digest_of
 from edgeopt.config import Document
 from edgeopt.errors import ConfigError
-from edgeopt.recipe import Gates, Recipe, TargetSpec
+from edgeopt.recipe import Gates, MetricSpec, Recipe, TargetSpec
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
 from edgeopt.waivers import Waiver
@@ -70,6 +70,8 @@ def read(recipe: Path, overrides: Sequence[str], only: Sequence[str], waivers_fi
     path = recipe / "recipe.yaml" if recipe.is_dir() else recipe
     document = config.parse(path, overrides)
     parsed = document.read(Recipe)
+    if parsed:
+        parsed = parsed.model_copy(update={"metrics": metrics.with_companions(parsed.metrics)})
     steps = _read_steps(document)
     _check_references(document, path.parent)
     known = _read_targets(document, parsed, path.parent, only) if parsed else {}
@@ -230,6 +232,28 @@ def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, Found
                 f"no accuracy gate for target {name!r}: compressing a model without one would ship whatever is "
                 f"fastest; add such as `gates: {{{next(iter(accuracy))}: {{max_drop: 0.01}}}}`",
             )
+        for guards in _guards(recipe) if recipe.steps else ():
+            if not {gate.metric.partition("[")[0] for gate in found.gates} & set(guards):
+                document.problem(
+                    ("gates",),
+                    f"no gate on {' or '.join(guards)} for target {name!r}: a compressed model may be as good as "
+                    "before and yet let more through at the threshold that production keeps; add such as "
+                    f"`gates: {{{guards[0]}: {{max_drop: 0.001}}}}`",
+                )
+
+
+def _guards(recipe: Recipe) -> list[list[str]]:
+    """What a compressed model must be gated on besides: of each list at least one."""
+    built = [_built(spec) for spec in recipe.metrics]
+    wanted = dict.fromkeys(metric.guard for metric in built if metric and metric.guard)
+    return [[metric.label for metric in built if metric and metric.name == guard] for guard in wanted]
+
+
+def _built(spec: MetricSpec) -> metrics.Metric | None:
+    try:
+        return metrics.build(spec)
+    except (registry.UnknownPlugin, ValueError):  # a problem by itself
+        return None
 
 
 def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | None]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -46,6 +46,8 @@ class Metric(ABC):
         fitted_on: Whose outputs on ``select`` :meth:`fit` sees before anything is computed: the model's ``own``, or the
             float ``baseline``'s, as for a threshold that production keeps. Empty: nobody's.
         note: What a reader must know of the number, such as the threshold that it was taken at.
+        companions: Metrics that are always taken beside it, so that nobody can forget them.
+        guard: Name of a metric; a recipe that compresses must have a gate on one of that name as well.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Metric(ABC):
     labels: str = "labels"
     fitted_on: Literal["", "own", "baseline"] = ""
     note: str = ""
+    companions: tuple[MetricSpec, ...] = ()
+    guard: str = ""
 
     @property
     def label(self) -> str:
@@ -178,6 +182,20 @@ def label(spec: MetricSpec) -> str:
     """What the metric of a recipe is called, found without running the user's code."""
     built = build(spec)
     return spec.name if built is None else built.label
+
+
+def with_companions(specs: Sequence[MetricSpec]) -> tuple[MetricSpec, ...]:
+    """The metrics of a recipe, and after them those that they bring along; what cannot be built brings none."""
+    known: dict[str, MetricSpec] = {}
+    brought: list[MetricSpec] = []
+    for spec in specs:
+        with contextlib.suppress(registry.UnknownPlugin, ValueError):
+            built = build(spec)
+            known[spec.name if built is None else built.label] = spec
+            brought += built.companions if built else ()
+    for spec in brought:
+        known.setdefault(label(spec), spec)
+    return (*specs, *(spec for spec in known.values() if spec not in specs))
 
 
 def load(spec: MetricSpec, root: Path) -> Metric:
@@ -306,8 +324,11 @@ def drop(
 
 
 def _finite(value: float) -> float:
-    """A user's own metric may give any number, also one of numpy's, or none."""
-    number = float(value)
+    """A user's own metric may give any number, also one of numpy's, or none at all."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its value is a {type(value).__name__}, not a number") from error
     if not math.isfinite(number):
         raise NotMeasurable(f"its value is {number}")
     return number

@@ -30,9 +30,10 @@ class EqualErrorRate(Verification):
 
     name = "eer"
     better = "lower"
+    guard = "far_at"
 
     @property
-    def companions(self) -> tuple[MetricSpec, ...]:
+    def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
         """What becomes of the threshold."""
         return transfers(self, "eer")
 
@@ -82,6 +83,7 @@ class _AtFar(Verification):
     """
 
     far: Share = 0.001
+    guard = "far_at"
 
     @property
     def label(self) -> str:
@@ -89,7 +91,7 @@ class _AtFar(Verification):
         return f"{self.name}@far={plain(self.far)}"
 
     @property
-    def companions(self) -> tuple[MetricSpec, ...]:
+    def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
         """What becomes of the threshold."""
         return transfers(self, self.far)
 

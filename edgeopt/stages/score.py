@@ -19,7 +19,7 @@ from edgeopt import data, metrics
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.measure import Measurement
-from edgeopt.metrics import Metric
+from edgeopt.metrics import Metric, sharing
 from edgeopt.recipe import MetricSpec
 from edgeopt.stage import Params, StageContext, StageOutput
 from edgeopt.target import Target
@@ -82,13 +82,14 @@ class Score:
             ConfigError: The labels or columns do not fit a metric, or the user's own metric raised.
         """
         taken: dict[str, Measurement] = {}
-        for spec in params.metrics:
-            metric = metrics.load(spec, ctx.root)
-            one = _One(metric, inputs, ctx.data[params.split], ctx.data["select"], params.drops, ctx.seed)
-            with metrics.blamed(metric, ctx.root):
-                taken |= {m.metric: m for m in one.measure()}
-                if not list(ctx.out.iterdir()):
-                    one.write_decisions(ctx.out)
+        with sharing.sharing():
+            for spec in params.metrics:
+                metric = metrics.load(spec, ctx.root)
+                one = _One(metric, inputs, ctx.data[params.split], ctx.data["select"], params.drops, ctx.seed)
+                with metrics.blamed(metric, ctx.root):
+                    taken |= {m.metric: m for m in one.measure()}
+                    if not list(ctx.out.iterdir()):
+                        one.write_decisions(ctx.out)
         plain = [m for m in taken.values() if not m.metric.endswith(" drop")]
         summary = ", ".join(f"{m.metric} {'not measured' if m.value is None else f'{m.value:.4f}'}" for m in plain)
         meta = {"split": params.split, "metrics": {name: asdict(m) for name, m in taken.items()}}
