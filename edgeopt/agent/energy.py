@@ -20,6 +20,10 @@ from . import AgentError
 from .runtimes import Model
 
 
+class NoCounters(AgentError):
+    """Energy cannot be measured here; the message says why."""
+
+
 class Domain(NamedTuple):
     """One counter: its folder, its name, and the energy in µJ at which it starts again from zero."""
 
@@ -35,7 +39,7 @@ def domains(root: Path = Path("/")) -> list[Domain]:
     """The packages and their memory; cores and graphics are part of a package, the whole platform contains packages.
 
     Raises:
-        AgentError: There is none, or this user may not read one.
+        NoCounters: There is none, or this user may not read one.
     """
     found = []
     for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*")):
@@ -46,13 +50,13 @@ def domains(root: Path = Path("/")) -> list[Domain]:
                 domain.read_uj()
                 found.append(domain)
         except PermissionError as error:
-            raise AgentError(
+            raise NoCounters(
                 f"this user may not read {folder.name}/energy_uj (RAPL); Linux lets only root do so by default"
             ) from error
         except (OSError, ValueError) as error:
-            raise AgentError(f"cannot read {folder.name} (RAPL): {error}") from error
+            raise NoCounters(f"cannot read {folder.name} (RAPL): {error}") from error
     if not found:
-        raise AgentError("this device has no RAPL energy counters in /sys/class/powercap")
+        raise NoCounters("this device has no RAPL energy counters in /sys/class/powercap")
     return found
 
 
@@ -76,7 +80,7 @@ def measure_mj(
         mJ per inference of each window, (windows,) by name.
 
     Raises:
-        AgentError: The counters do not move.
+        NoCounters: The counters do not move.
     """
     order = list(models)
     shuffle = random.Random(seed).shuffle
@@ -94,6 +98,6 @@ def measure_mj(
             after = [counter.read_uj() for counter in counters]
             spent_uj = sum(used_uj(b, a, c.range_uj) for b, a, c in zip(before, after, counters, strict=True))
             if not spent_uj:
-                raise AgentError(f"the RAPL counters did not move in {window_seconds:g} s")
+                raise NoCounters(f"the RAPL counters did not move in {window_seconds:g} s")
             series[name].append(spent_uj / 1e3 / runs)
     return {name: np.array(values) for name, values in series.items()}

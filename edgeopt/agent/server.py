@@ -144,7 +144,7 @@ class Server:
         empty = {f"calling {runtime}": call_overhead.open_model(runtime, count) for runtime, count in threads.items()}
         one_round = Interleaved({**models, **empty}, batches, header["seed"], preloaded=list(empty))
         try:
-            reply, series = self._paced(one_round, Limits(**header["limits"]), float)
+            reply, series = self._paced(one_round, list(models), Limits(**header["limits"]), float)
         finally:
             for model in empty.values():
                 model.close()
@@ -155,7 +155,8 @@ class Server:
         opened, batches = self._ready(header, tensors)
         models = {name: one.model for name, one in opened.items()}
         with Saturated(models, batches, header["seed"], header["window_seconds"]) as one_round:
-            reply, series = self._paced(one_round, Limits(**header["limits"]), lambda window: window.ns_per_run)
+            limits = Limits(**header["limits"])
+            reply, series = self._paced(one_round, list(models), limits, lambda window: window.ns_per_run)
         samples: list[npt.NDArray[Any]] = []
         for name in models:
             windows: list[Window] = series[name]
@@ -167,14 +168,14 @@ class Server:
         return {**reply, **_first(opened)}, samples
 
     def _energy(self, header: dict[str, Any], tensors: Arrays) -> Reply:
-        try:
-            counters = energy.domains()
-        except AgentError as error:
-            return {"why": str(error)}, ()
         opened, batches = self._ready(header, tensors)
         plan = {key: header[key] for key in ("windows", "window_seconds", "seed")}
         models = {name: one.model for name, one in opened.items()}
-        series = energy.measure_mj(models, batches, counters, **plan)
+        try:
+            counters = energy.domains()
+            series = energy.measure_mj(models, batches, counters, **plan)
+        except energy.NoCounters as error:
+            return {"why": str(error)}, ()
         return {"why": "", "scope": " + ".join(counter.name for counter in counters)}, list(series.values())
 
     def _ready(self, header: dict[str, Any], tensors: Arrays) -> tuple[dict[str, _Opened], list[Arrays]]:
@@ -188,13 +189,13 @@ class Server:
         return opened, batches
 
     def _paced(
-        self, one_round: Callable[[int], dict[str, T]], limits: Limits, pace: Callable[[T], float]
+        self, one_round: Callable[[int], dict[str, T]], names: list[str], limits: Limits, pace: Callable[[T], float]
     ) -> tuple[dict[str, Any], dict[str, list[T]]]:
         """Warms up, then times, between two looks at the device's condition."""
         begin = perf_counter()
         clock = measure_clock()
         with undisturbed():
-            warmup = warm_up(one_round, limits, pace)
+            warmup = warm_up(one_round, names, limits, pace)
             before = condition.read()
             series = collect(one_round, limits, lambda seconds, rounds: self._progress(seconds=seconds, rounds=rounds))
             after = condition.read()

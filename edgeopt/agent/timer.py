@@ -163,33 +163,37 @@ def undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(run_round: Callable[[int], Mapping[str, T]], limits: Limits, pace: Callable[[T], float]) -> Warmup:
+def warm_up(
+    run_round: Callable[[int], Mapping[str, T]], names: Sequence[str], limits: Limits, pace: Callable[[T], float]
+) -> Warmup:
     """Runs rounds until all series are steady by the module's rule and the minima are reached, or time is over.
 
     Args:
         run_round: Runs the round of that index; what it returns for each series …
+        names: Of the series that must be steady.
         limits: When to end.
         pace: … tells the time of one inference.
     """
-    window: dict[str, list[float]] = {}
-    quartiles: dict[str, list[float]] = {}
-    unsteady: tuple[str, ...] | None = None
+    window: dict[str, list[float]] = {name: [] for name in names}
+    quartiles: dict[str, list[float]] = {name: [] for name in names}
+    unsteady = tuple(names)
     begin = opened = perf_counter()
-    rounds = 0
+    rounds = count = 0
     while True:
-        for name, result in run_round(rounds).items():
-            window.setdefault(name, []).append(pace(result))
-        rounds += 1
+        results = run_round(rounds)
+        for name, series in window.items():
+            series.append(pace(results[name]))
+        rounds, count = rounds + 1, count + 1
         now = perf_counter()
-        count = len(next(iter(window.values())))
         if (count >= 10 and now - opened >= 0.1) or (count >= 3 and now - opened >= 1.0):
-            for name, values in window.items():
-                quartiles.setdefault(name, []).append(sorted(values)[len(values) // 4])
-            unsteady = tuple(name for name, series in quartiles.items() if not steady(series))
-            window, opened = {}, now
-        done = rounds >= limits.warmup_runs and now - begin >= limits.warmup_seconds and unsteady == ()
+            for name, series in window.items():
+                quartiles[name].append(sorted(series)[count // 4])
+                series.clear()
+            unsteady = tuple(name for name in names if not steady(quartiles[name]))
+            opened, count = now, 0
+        done = rounds >= limits.warmup_runs and now - begin >= limits.warmup_seconds and not unsteady
         if done or now - begin >= limits.warmup_max_seconds:
-            return Warmup(unsteady == (), rounds, now - begin, tuple(window) if unsteady is None else unsteady)
+            return Warmup(not unsteady, rounds, now - begin, unsteady)
 
 
 def steady(quartiles: Sequence[float]) -> bool:

@@ -109,9 +109,9 @@ def test_timing_tells_how_it_went(agent: Agent, runtime: str, path: str) -> None
     agent.open("m", runtime, path)
     short = agent.time(["m"], [SAMPLES], SHORT, seed=0)
     assert not short.warmup.steady  # three windows take longer than it was given
-    assert short.warmup.unsteady == ("m", f"calling {runtime}")
+    assert short.warmup.unsteady == ("m",)
     assert short.warmup.rounds >= 2
-    assert f"warming up: m, calling {runtime}" in short.disturbances[0]
+    assert "warming up: m" in short.disturbances[0]
     assert short.clock.step_ns >= short.clock.resolution_ns >= 1
     assert 0 < short.after.at_s - short.before.at_s < short.seconds
     assert short.after.own_s > short.before.own_s

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt.agent import AgentError
-from edgeopt.agent.energy import domains, measure_mj, used_uj
+from edgeopt.agent.energy import NoCounters, domains, measure_mj, used_uj
 
 Plant = Callable[[Mapping[str, str]], Path]
 
@@ -53,7 +52,7 @@ def test_packages_and_memory_count_and_nothing_twice(plant: Plant) -> None:
 
 
 def test_without_counters_the_reason_is_given(tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match="no RAPL energy counters"):
+    with pytest.raises(NoCounters, match="no RAPL energy counters"):
         domains(tmp_path)
 
 
@@ -67,12 +66,12 @@ def test_without_permission_the_reason_is_given(plant: Plant, monkeypatch: pytes
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "read_text", guarded)
-    with pytest.raises(AgentError, match=r"may not read intel-rapl:0/energy_uj"):
+    with pytest.raises(NoCounters, match=r"may not read intel-rapl:0/energy_uj"):
         domains(root)
 
 
 def test_a_damaged_counter_is_named(plant: Plant) -> None:
-    with pytest.raises(AgentError, match="cannot read intel-rapl:0"):
+    with pytest.raises(NoCounters, match="cannot read intel-rapl:0"):
         domains(plant({**zone("0", "package-0"), f"{POWERCAP}/intel-rapl:0/energy_uj": "?"}))
 
 
@@ -92,5 +91,5 @@ def test_energy_per_inference_adds_the_domains_and_survives_the_wrap(plant: Plan
 def test_a_counter_that_stands_still_is_an_error(plant: Plant) -> None:
     root = plant(zone("0", "package-0"))
     models: Any = {"idle": Burner(root)}
-    with pytest.raises(AgentError, match="did not move"):
+    with pytest.raises(NoCounters, match="did not move"):
         measure_mj(models, [[np.zeros(1)]], domains(root), windows=1, window_seconds=0.0, seed=0)

@@ -136,7 +136,7 @@ class Machine:
 def test_warming_up_lasts_until_every_series_is_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     falling = itertools.chain((0.02 * 0.99**i for i in range(300)), itertools.repeat(0.02 * 0.99**300))
     machine = Machine(monkeypatch, a=itertools.repeat(0.001), b=falling)
-    result = warm_up(machine, Limits(0, 0.0, 1, 0.0, 60.0, warmup_max_seconds=1e6), float)
+    result = warm_up(machine, list(machine.durations), Limits(0, 0.0, 1, 0.0, 60.0, warmup_max_seconds=1e6), float)
     assert result.steady
     assert result.unsteady == ()
     assert result.rounds > 300  # 10 rounds change by 10 % as long as it falls
@@ -146,22 +146,29 @@ def test_warming_up_lasts_until_every_series_is_steady(monkeypatch: pytest.Monke
 def test_a_disturbed_minority_of_runs_does_not_prolong_it(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     noisy = (1 / 64 if random.random() > 0.3 else 1 / 16 for _ in itertools.count())
-    result = warm_up(Machine(monkeypatch, a=noisy), Limits(0, 0.0, 1, 0.0, 60.0), float)
+    result = warm_up(Machine(monkeypatch, a=noisy), "a", Limits(0, 0.0, 1, 0.0, 60.0), float)
     assert (result.steady, result.rounds) == (True, 30)
 
 
 def test_what_never_becomes_steady_is_capped_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     swinging = (0.01 if index // 15 % 2 else 0.02 for index in itertools.count())
     machine = Machine(monkeypatch, a=itertools.repeat(0.001), b=swinging)
-    result = warm_up(machine, Limits(0, 0.0, 1, 0.0, 60.0, warmup_max_seconds=5.0), float)
+    result = warm_up(machine, list(machine.durations), Limits(0, 0.0, 1, 0.0, 60.0, warmup_max_seconds=5.0), float)
     assert not result.steady
     assert result.unsteady == ("b",)
     assert 5.0 <= result.seconds < 5.1
 
 
+def test_series_that_are_not_named_need_not_be_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    swinging = (1 / 64 if index // 15 % 2 else 1 / 32 for index in itertools.count())
+    machine = Machine(monkeypatch, a=itertools.repeat(1 / 64), b=swinging)
+    result = warm_up(machine, ["a"], Limits(0, 0.0, 1, 0.0, 60.0), float)
+    assert (result.steady, result.unsteady) == (True, ())
+
+
 def test_the_minima_of_warming_up_hold_and_its_cap_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     def rounds_of(limits: Limits) -> int:
-        return warm_up(Machine(monkeypatch, a=itertools.repeat(1 / 64)), limits, float).rounds
+        return warm_up(Machine(monkeypatch, a=itertools.repeat(1 / 64)), "a", limits, float).rounds
 
     assert rounds_of(Limits(0, 0.0, 1, 0.0, 60.0)) == 30
     assert rounds_of(Limits(77, 0.0, 1, 0.0, 60.0)) == 77
@@ -170,7 +177,7 @@ def test_the_minima_of_warming_up_hold_and_its_cap_wins(monkeypatch: pytest.Monk
 
 
 def test_slow_models_need_three_rounds_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = warm_up(Machine(monkeypatch, a=itertools.repeat(0.5)), Limits(0, 0.0, 1, 0.0, 60.0), float)
+    result = warm_up(Machine(monkeypatch, a=itertools.repeat(0.5)), "a", Limits(0, 0.0, 1, 0.0, 60.0), float)
     assert (result.rounds, result.steady) == (9, True)
 
 
