@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.frame import ROOT
 
-NAMES = ("startup", "rebuild", "overhead", "digits", "fidelity")
+NAMES = ("startup", "rebuild", "overhead", "digits", "fidelity", "coverage", "verdict_power", "verdict_cost")
 
 
 def main() -> int:

@@ -1,0 +1,140 @@
+"""How often a nominal 95 % interval holds the true value, by simulation.
+
+Latencies: independent and heavy-tailed (lognormal, Pareto), bimodal (independent, and in dwells as of a clock rate),
+drifting (a lognormal level that is forgotten after 1/300 of the series, or after 1/60). The column `independent` is the
+plain order-statistic interval, which is right for the first kinds only. Ratios: two models in sessions, each opening
+with a luck of its own; `independent` is the bootstrap within one session. Metrics: samples drawn anew from a
+population. A coverage counted in n simulations has a standard error of sqrt(0.95 × 0.05 / n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.commands import say
+from benchmarks.frame import Claim, Options, Result, Row, main
+from edgeopt import statistics
+from edgeopt.statistics import Interval
+
+Array = npt.NDArray[np.float64]
+Generate = Callable[[np.random.Generator, int], Array]
+
+_LENGTH = 4000
+_QUANTILES = (0.5, 0.9, 0.99)
+#: samples that fix the true quantile of a kind to a small part of an interval's width
+_POPULATION = 8_000_000
+
+
+def coverage(options: Options) -> Result:
+    """2000 simulations of every row; quick: 300."""
+    count = 300 if options.quick else 2000
+    rows = [*_latencies(count), *_ratios(count), *_metrics(count)]
+    held = [float(row["coverage_percent"] or 0) for row in rows]
+    claims = [
+        Claim("lowest coverage of a 95 % interval, percent", min(held), 93.0, "at least"),
+        Claim("highest coverage of a 95 % interval, percent", max(held), 97.0),
+    ]
+    return Result(claims, rows)
+
+
+def _latencies(count: int) -> Iterator[Row]:
+    random = np.random.default_rng(0)
+    for name, generate in _KINDS.items():
+        say(f"coverage: {name}")
+        everything = np.concatenate([generate(random, _LENGTH) for _ in range(_POPULATION // _LENGTH)])
+        truths = dict(zip(_QUANTILES, np.quantile(everything, _QUANTILES), strict=True))
+        held = dict.fromkeys(_QUANTILES, 0)
+        plain = dict.fromkeys(_QUANTILES, 0)
+        for _ in range(count):
+            series = generate(random, _LENGTH)
+            for q, truth in truths.items():
+                held[q] += _holds(statistics.serial_percentile_interval(series, q).interval, truth)
+                plain[q] += _holds(statistics.percentile_interval(series, q).interval, truth)
+        for q in _QUANTILES:
+            yield _row(f"p{100 * q:g}", name, count, held[q], plain[q])
+
+
+def _ratios(count: int) -> Iterator[Row]:
+    """Six sessions of 300 rounds; the true ratio is 1.05, and an opening is off by 0.5 %."""
+    random = np.random.default_rng(1)
+    for name, generate in _KINDS.items():
+        held = plain = 0
+        for _ in range(count):
+            sessions = []
+            for _ in range(6):
+                common = generate(random, 300)
+                first, second = (common * np.exp(random.normal(0, 0.02, 300) + random.normal(0, 0.005)) for _ in "ab")
+                sessions.append((1.05 * first, second))
+            logs = [statistics.paired_log_ratio(*session) for session in sessions]
+            held += _holds(statistics.session_ratio(logs).interval, 1.05)
+            plain += _holds(statistics.ratio_interval(*sessions[0], resamples=200).interval, 1.05)
+        yield _row("ratio over sessions", name, count, held, plain)
+
+
+def _metrics(count: int) -> Iterator[Row]:
+    """500 samples of a population, on which one model is right for 90 %, the other for 89 %, often on the same."""
+    random = np.random.default_rng(2)
+    population = random.random((2, 200_000))
+    before, after = population[0] < 0.9, np.where(population[1] < 0.9, population[0] < 0.9, population[1] < 0.98)
+    truth, lost = float(after.mean()), float(before.mean() - after.mean())
+    held = dict.fromkeys(("top1, exact", "top1, Wilson", "drop of top1"), 0)
+    for _ in range(count):
+        rows = random.integers(len(before), size=500)
+        right = int(after[rows].sum())
+        held["top1, exact"] += _holds(statistics.proportion_interval(right, 500).interval, truth)
+        held["top1, Wilson"] += _holds(statistics.wilson_interval(right, 500).interval, truth)
+        difference = statistics.paired_proportion_difference(before[rows], after[rows])
+        held["drop of top1"] += _holds(difference.interval, lost)
+    for name, hits in held.items():
+        yield _row(name, "resampled", count, hits, None)
+
+
+def _row(estimate: str, kind: str, count: int, held: int, plain: int | None) -> Row:
+    return {
+        "interval": estimate,
+        "samples": kind,
+        "simulations": count,
+        "coverage_percent": 100 * held / count,
+        "independent_percent": None if plain is None else 100 * plain / count,
+    }
+
+
+def _holds(interval: Interval, truth: float) -> bool:
+    """A bound that is not known excludes nothing."""
+    low, high = interval
+    return (low is None or low <= truth) and (high is None or truth <= high)
+
+
+def _remembering(random: np.random.Generator, count: int, length: float) -> Array:
+    """Standard normal, with a correlation that falls to 1/e within ``length`` samples."""
+    from scipy.signal import lfilter
+
+    keep = math.exp(-1 / length)
+    shocks = random.normal(size=count) * math.sqrt(1 - keep**2)
+    return np.asarray(lfilter([1], [1, -keep], shocks, zi=[keep * random.normal()])[0])
+
+
+def _bimodal(random: np.random.Generator, slow: npt.NDArray[np.bool_]) -> Array:
+    return np.where(slow, 1.6, 1.0) * np.exp(0.04 * random.normal(size=len(slow)))
+
+
+def _drifting(random: np.random.Generator, count: int, share: float) -> Array:
+    return np.exp(0.05 * _remembering(random, count, share * count) + 0.05 * random.normal(size=count))
+
+
+_KINDS: dict[str, Generate] = {
+    "lognormal": lambda random, n: np.exp(0.3 * random.normal(size=n)),
+    "heavy-tailed (Pareto 1.5)": lambda random, n: 1 + 0.1 * random.pareto(1.5, n),
+    "bimodal": lambda random, n: _bimodal(random, random.random(n) < 0.3),
+    "bimodal, in dwells": lambda random, n: _bimodal(random, _remembering(random, n, n / 150) > 0.5244),
+    "drifting": lambda random, n: _drifting(random, n, 1 / 300),
+    "drifting slowly": lambda random, n: _drifting(random, n, 1 / 60),
+}
+
+
+if __name__ == "__main__":
+    main("coverage", __doc__ or "", coverage)
