@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.statistics import Estimate, Interval, proportion_interval
+from edgeopt.statistics import Estimate, proportion_interval
 
 Floats = npt.NDArray[np.floating[Any]]
+Bounds = tuple[float, float]
 
 
-def mean_of(estimates: Sequence[Estimate], correlation: npt.ArrayLike | None = None) -> Estimate:
-    """The mean of several estimates, from their intervals.
+def mean_of(estimates: Sequence[Estimate], correlation: npt.ArrayLike | None = None) -> Bounds:
+    """Bounds of the mean of several numbers, from their values and intervals.
 
     With d_k the distances of the values from their lower bounds and R their correlations, the lower bound lies
     √(dᵀ R d) / K below the mean, the upper one likewise: the method of variance estimates recovery (MOVER), which keeps
@@ -33,24 +34,36 @@ def mean_of(estimates: Sequence[Estimate], correlation: npt.ArrayLike | None = N
         math.sqrt(max(0.0, d @ matrix @ d)) / len(d) for d in (values - bounds[:, 0], bounds[:, 1] - values)
     )
     mean = float(values.mean())
-    return Estimate(mean, (mean - below, mean + above))
+    return mean - below, mean + above
 
 
-def largest_proportion(counts: Sequence[tuple[int, int]], confidence: float) -> Interval:
+def largest_proportion(counts: Sequence[tuple[int, int]], confidence: float) -> Bounds:
     """Bounds of the largest of several proportions, each ``(successes, n)`` on samples of its own.
 
     Upper: the largest of the exact upper bounds, for one of them belongs to the largest proportion. Lower: the largest
     of the exact lower bounds, each at the level α/K, for any of them may be the one that errs (Bonferroni).
     """
     strict = 1 - (1 - confidence) / len(counts)
-    highs = [proportion_interval(*count, confidence).interval[1] for count in counts]
-    lows = [proportion_interval(*count, strict).interval[0] for count in counts]
-    return max(low or 0.0 for low in lows), max(1.0 if high is None else high for high in highs)
+    return max(exact(*count, strict)[0] for count in counts), max(exact(*count, confidence)[1] for count in counts)
+
+
+def within(bounds: Bounds, least: float, greatest: float) -> Bounds:
+    """The bounds, cut to what the number can be at all."""
+    return max(least, bounds[0]), min(greatest, bounds[1])
+
+
+def exact(successes: int, n: int, confidence: float) -> Bounds:
+    """Of a proportion; (0, 1) without any samples."""
+    if not n:
+        return 0.0, 1.0
+    low, high = proportion_interval(successes, n, confidence).interval
+    assert low is not None and high is not None  # noqa: PT018
+    return low, high
 
 
 def paired_difference(
     value: float, influence_a: Floats, influence_b: Floats, one_sample: float, confidence: float
-) -> Interval:
+) -> Bounds:
     """Bounds of a - b, two numbers of the same samples, from what every sample contributes to them.
 
     ``value`` ± z √(Σ (ψa - ψb)² / N² + 2 s²): the linearised variance of a smooth statistic (Deville, Variance

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edgeopt.metrics import Metric, NotMeasurable, _intervals
 from edgeopt.metrics._classes import check, refuse_nan
-from edgeopt.statistics import Estimate, Interval, proportion_interval
+from edgeopt.statistics import Estimate, Interval
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -105,17 +105,20 @@ class _ByClass(Metric):
         return None if decisions is None else decisions == labels
 
     def interval(self, outputs: Array, labels: Array, *, confidence: float, seed: int) -> Interval:
-        """Exact for one class; of the mean by :func:`_intervals.mean_of`.
+        """Exact for one class; of the mean the wider of two, on either side.
 
-        A wrong answer counts against two classes in F1 only. The variance of that mean is therefore up to twice that
-        of independent ratios, since (a + b)² ≤ 2 (a² + b²), and is taken as that.
+        The first, :func:`_intervals.mean_of`, is too short above where most classes have no error, the second,
+        :meth:`_Table.stretched_accuracy`, below where only some have. A wrong answer counts against two classes in F1:
+        the variance of its mean is up to twice that of independent ratios, since (a + b)² ≤ 2 (a² + b²), and is taken
+        as that.
         """
         table = self._table(outputs, labels)
         exact = [self._exact(*counts, confidence) for counts in table.counts()]
         if len(exact) == 1:
             return exact[0].interval
-        low, high = _intervals.mean_of(exact, np.eye(len(exact)) * min(self.weights[0] + self.weights[1], 2)).interval
-        return (None if low is None else max(0.0, low)), (None if high is None else min(1.0, high))
+        by_class = _intervals.mean_of(exact, np.eye(len(exact)) * sum(self.weights))
+        over_all = table.stretched_accuracy(confidence)
+        return _intervals.within((min(by_class[0], over_all[0]), max(by_class[1], over_all[1])), 0, 1)
 
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Array, reference: Self, *, confidence: float, seed: int
@@ -124,8 +127,9 @@ class _ByClass(Metric):
         own, other = self._table(outputs, labels), reference._table(baseline, labels)
         value = float(other.ratios.mean() - own.ratios.mean())
         one = max(own.one_sample, other.one_sample)
-        low, high = _intervals.paired_difference(value, other.influence, own.influence, one, confidence)
-        return (None if low is None else max(-1.0, low)), (None if high is None else min(1.0, high))
+        return _intervals.within(
+            _intervals.paired_difference(value, other.influence, own.influence, one, confidence), -1, 1
+        )
 
     def _table(self, outputs: Array, labels: Array) -> _Table:
         check(outputs, labels, 1)
@@ -207,6 +211,20 @@ class _Table:
         found: Floats = (t + p) * (y == said) * one[y] - t * (one * ratio)[y] - p * (one * ratio)[said]
         return found * len(y)
 
+    def stretched_accuracy(self, confidence: float) -> tuple[float, float]:
+        """The exact interval of the accuracy, stretched to the standard error of the mean of the ratios, around it.
+
+        Source: Dobson et al., Confidence intervals for weighted sums of Poisson parameters, Statistics in Medicine 10
+        (1991), with binomial counts.
+        """
+        n, hits = len(self.labels), int((self.labels == self.predicted).sum())
+        mean, accuracy = float(self.ratios.mean()), hits / n
+        if hits in (0, n):
+            return mean, mean
+        low, high = _intervals.exact(hits, n, confidence)
+        stretch = float(np.sqrt((self.influence**2).mean() / (accuracy * (1 - accuracy))))
+        return mean - stretch * (accuracy - low), mean + stretch * (high - accuracy)
+
     @property
     def one_sample(self) -> float:
         """How far a sample that changes sides moves the mean, over the classes (root mean square)."""
@@ -222,7 +240,7 @@ class Recall(_ByClass):
     weights = (1, 0)
 
     def _exact(self, hits: int, true: int, predicted: int, confidence: float) -> Estimate:
-        return proportion_interval(hits, true, confidence)
+        return Estimate(hits / true, _intervals.exact(hits, true, confidence))
 
 
 @dataclass(frozen=True)
@@ -233,7 +251,7 @@ class Precision(_ByClass):
     weights = (0, 1)
 
     def _exact(self, hits: int, true: int, predicted: int, confidence: float) -> Estimate:
-        return proportion_interval(hits, predicted, confidence) if predicted else Estimate(0.0, (0.0, 1.0))
+        return Estimate(hits / max(predicted, 1), _intervals.exact(hits, predicted, confidence))
 
 
 @dataclass(frozen=True)
@@ -248,8 +266,9 @@ class F1(_ByClass):
     weights = (1, 1)
 
     def _exact(self, hits: int, true: int, predicted: int, confidence: float) -> Estimate:
-        value, (low, high) = proportion_interval(hits, true + predicted - hits, confidence)
-        return Estimate(_f1(value), (None if low is None else _f1(low), None if high is None else _f1(high)))
+        either = true + predicted - hits
+        low, high = _intervals.exact(hits, either, confidence)
+        return Estimate(_f1(hits / either), (_f1(low), _f1(high)))
 
 
 def _f1(jaccard: float) -> float:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from edgeopt.metrics import Metric, NotMeasurable, _intervals
 from edgeopt.metrics._classes import log_softmax
-from edgeopt.statistics import Estimate, Interval, paired_proportion_difference, proportion_interval
+from edgeopt.statistics import Estimate, Interval, paired_proportion_difference
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -280,7 +280,7 @@ class Bpcer(_AttackDetection):
     def interval(self, outputs: Array, labels: Array, *, confidence: float, seed: int) -> Interval:
         """Exact, at the threshold as it is."""
         turned = self._turned_away(outputs, labels)
-        return proportion_interval(int(turned.sum()), len(turned), confidence).interval
+        return _intervals.exact(int(turned.sum()), len(turned), confidence)
 
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Array, reference: Self, *, confidence: float, seed: int
@@ -321,8 +321,7 @@ class Acer(_AttackDetection):
             Estimate(part.compute(outputs, labels), part.interval(outputs, labels, confidence=confidence, seed=seed))
             for part in self._parts()
         ]
-        low, high = _intervals.mean_of(parts).interval
-        return (None if low is None else max(0.0, low)), (None if high is None else min(1.0, high))
+        return _intervals.within(_intervals.mean_of(parts), 0, 1)
 
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Array, reference: Self, *, confidence: float, seed: int
@@ -335,7 +334,7 @@ class Acer(_AttackDetection):
             )
             for own, other in zip(self._parts(), reference._parts(), strict=True)
         ]
-        return _intervals.mean_of(parts).interval
+        return _intervals.mean_of(parts)
 
     def _parts(self) -> tuple[Apcer, Bpcer]:
         """Both rates at this threshold."""

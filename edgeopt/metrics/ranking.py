@@ -58,28 +58,29 @@ class RocAuc(Metric):
         ]
         if len(found) == 1:
             return found[0].interval
-        low, high = _intervals.mean_of(found, _correlation(np.stack([influence for _, influence in areas]))).interval
-        return (None if low is None else max(0.0, low)), (None if high is None else min(1.0, high))
+        correlation = _correlation(np.stack([influence for _, influence in areas]))
+        return _intervals.within(_intervals.mean_of(found, correlation), 0, 1)
 
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Array, reference: Self, *, confidence: float, seed: int
     ) -> Interval:
         """By what each sample contributes to either area; see :func:`_intervals.paired_difference`.
 
-        Without the two more samples it is the test of DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988).
+        The two more samples pass half of the others each; without them it is the test of DeLong, DeLong and
+        Clarke-Pearson, Biometrics 44 (1988).
         """
         own, other = self._areas(outputs, labels), reference._areas(baseline, labels)
         value = float(np.mean([a for a, _ in other]) - np.mean([a for a, _ in own]))
         counts = np.array([(labels == c).sum() for c in self._classes(outputs, labels)])
-        moved = 1 / (np.minimum(counts, len(labels) - counts) * len(counts))
-        low, high = _intervals.paired_difference(
+        past_half = 1 / (2 * np.minimum(counts, len(labels) - counts) * len(counts))
+        bounds = _intervals.paired_difference(
             value,
             np.mean([influence for _, influence in other], axis=0),
             np.mean([influence for _, influence in own], axis=0),
-            float(np.sqrt((moved**2).mean())),
+            float(np.sqrt((past_half**2).mean())),
             confidence,
         )
-        return (None if low is None else max(-1.0, low)), (None if high is None else min(1.0, high))
+        return _intervals.within(bounds, -1, 1)
 
     def _classes(self, outputs: Array, labels: Array) -> Array:
         if self.positive is not None:
@@ -152,8 +153,9 @@ def score_interval(area: float, inside: int, outside: int, confidence: float) ->
         inner = 1 + max(a * falls + b * rises, b * falls + a * rises)
         return z * math.sqrt(max(0.0, theta * (1 - theta) * inner / (inside * outside)))
 
-    low = 0.0 if area <= 0 else brentq(lambda theta: area - theta - spread(theta), 0.0, area)
-    high = 1.0 if area >= 1 else brentq(lambda theta: theta - area - spread(theta), area, 1.0)
+    tiny = 1e-12  # at 0 and 1 themselves the spread is 0
+    low = 0.0 if area <= tiny else brentq(lambda theta: area - theta - spread(theta), 0.0, area - tiny)
+    high = 1.0 if area >= 1 - tiny else brentq(lambda theta: theta - area - spread(theta), area + tiny, 1.0)
     return float(low), float(high)
 
 
