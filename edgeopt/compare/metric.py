@@ -136,7 +136,7 @@ class Pair:
             if listed:
                 return f"the machines differ: {listed}"
             for side, run in ((self.old, "earlier"), (self.new, "later")):
-                if side.target.disturbed:
+                if side.target.disturbed and was.unit != "MiB":
                     return f"the machine was disturbed in the {run} run: {'; '.join(side.target.disturbed)}"
         if not was.value or was.value < 0 or not now.value or now.value < 0:
             return "a ratio needs two positive numbers"

@@ -75,6 +75,11 @@ class Change:
     regression: bool
     why: str
 
+    @property
+    def measured(self) -> bool:
+        """Whether at least one of the runs measured it."""
+        return any(side is not None and side.value is not None for side in (self.before, self.after))
+
 
 @dataclass(frozen=True)
 class GateChange:
@@ -151,8 +156,7 @@ class Comparison:
             return ExitCode.GATE_FAILED
         unknown = [change for _, change in self.changes("not_comparable")]
         missing = any(target.presence == "vanished" or target.error for target in self.targets)
-        measured = any(m is not None and m.value is not None for c in unknown for m in (c.before, c.after))
-        if len(unknown) == len(self.changes()) or (strict and (measured or missing)):
+        if len(unknown) == len(self.changes()) or (strict and (missing or any(c.measured for c in unknown))):
             return ExitCode.INCONCLUSIVE
         return ExitCode.OK
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"worse": "bold red", "better": "green", "no_difference": "", "not_comparable": "bold yellow"}
 _ANSWER_STYLES = {changes.REGRESSION: "bold red", changes.NO_REGRESSION: "green"}
-_ONE_LINE = 92  # from this width on, a change and what it means stand on one line
+_LAYOUTS = ((True, False), (False, False), (False, True))  # detailed, stacked; the widest first
 
 
 def print_comparison(comparison: Comparison, stream: TextIO) -> None:
@@ -32,7 +32,7 @@ def _parts(comparison: Comparison, console: Console) -> Iterator[RenderableType]
     for target in comparison.targets:
         style = "bold red" if target.lost or target.presence == "vanished" else ""
         yield Text.assemble((clean(target.name), "bold"), " ", (changes.target(target), style))
-        if target.changes:
+        if any(change.measured for change in target.changes):
             yield _table(target, console)
         yield from _remarks(target)
     if comparison.differences:
@@ -46,21 +46,29 @@ def _parts(comparison: Comparison, console: Console) -> Iterator[RenderableType]
 
 
 def _table(target: TargetComparison, console: Console) -> Table:
-    """The narrower the window, the more stands below each other; the intervals of the two sides go first."""
+    """The first layout that fits: with the intervals of both sides, without, and with sides and result stacked."""
+    unlimited = console.options.update(max_width=10_000)
+    layouts = [_laid_out(target, console, detailed, stacked) for detailed, stacked in _LAYOUTS]
+    fitting = (t for t in layouts if console.measure(t, options=unlimited).maximum <= console.width)
+    return next(fitting, layouts[-1])
+
+
+def _laid_out(target: TargetComparison, console: Console, detailed: bool, stacked: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    roomy, narrow = console.width >= page.ROOMY, console.width < _ONE_LINE
     table = Table(box=page.table_box(console), pad_edge=False, collapse_padding=True)
     table.add_column("metric", overflow="fold")
-    for title in ("before, after", "change") if narrow else ("before", "after", "change"):
+    for title in ("before, after", "change") if stacked else ("before", "after", "change"):
         table.add_column(title, justify="right", no_wrap=True)
-    if not narrow:
+    if not stacked:
         table.add_column("result", no_wrap=True)
     for change in target.changes:
-        sides = [Text(changes.value(m) if roomy else changes.brief(m)) for m in (change.before, change.after)]
+        if not change.measured:
+            continue
+        sides = [Text(changes.value(m) if detailed else changes.brief(m)) for m in (change.before, change.after)]
         effect, word = Text(changes.effect(change)), Text(changes.result(change), _style(change))
-        if narrow:
+        if stacked:
             below = Text("\n")
             table.add_row(clean(change.metric), below.join(sides), below.join([effect, word] if effect else [word]))
         else:

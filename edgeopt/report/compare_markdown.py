@@ -91,6 +91,7 @@ def _numbers(comparison: Comparison) -> Iterator[str]:
             escape("" if c.result == "not_comparable" else c.why),
         ]
         for name, c in comparison.changes()
+        if c.measured
     )
     yield from _table(["target", "metric", "before", "after", "change", "", "why"], rows)
 

@@ -224,6 +224,14 @@ def test_a_single_reading_of_memory_counts_beyond_the_tolerance() -> None:
     assert compared(memory(100.0), memory(94.0)).result == "better"
 
 
+def test_a_disturbance_of_the_machine_says_nothing_against_memory() -> None:
+    def memory(value: float) -> TargetRecord:
+        reading = measured("peak_memory_mib", value, unit="MiB", n=1, protocol=PROTOCOL.digest())
+        return replace(target(reading), disturbed=("the load was 7.1",))
+
+    assert compared(memory(100.0), memory(110.0)).regression
+
+
 def test_numbers_of_the_runs_own_baseline_and_single_times_are_left_out() -> None:
     names = (
         "top1 drop",
