@@ -103,7 +103,7 @@ def _findings(comparison: Comparison) -> Iterator[_Finding]:
                 text = f"{target.name}: gate {gate.gate}: {changes.gate(gate)}"
                 yield _Finding("gate-loosened", target.name, gate.gate, text)
     for name, change in changes.ordered(comparison):
-        if change.result in ("worse", "not_comparable"):
+        if change.result in ("worse", "not_comparable") and change.measured:
             rule = "regression" if change.regression else change.result.replace("_", "-")
             sides = f"{changes.value(change.before)} before, {changes.value(change.after)} now"
             effect = f" ({text})" if (text := changes.effect(change)) else ""
