@@ -12,7 +12,17 @@ from pathlib import Path
 
 from benchmarks.frame import ROOT
 
-NAMES = ("startup", "rebuild", "overhead", "digits", "fidelity", "coverage", "verdict_power", "verdict_cost")
+NAMES = (
+    "startup",
+    "rebuild",
+    "overhead",
+    "digits",
+    "fidelity",
+    "coverage",
+    "verdict_power",
+    "verdict_cost",
+    "report_scale",
+)
 
 
 def main() -> int:

@@ -69,14 +69,18 @@ def tradeoff(target: TargetRecord, metric: str, chart_id: str) -> str:
                 }
                 axes.errorbar(xs, ys, **bars, **look, linestyle="", elinewidth=1.2)
         best = [points[i] for i in front]
-        look = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3)), "drawstyle": "steps-post"}
+        look = {"color": INK, "linewidth": 1.4, "linestyle": (0, (4, 3)), "drawstyle": "steps-post"}
         axes.plot([p.x for p in best], [p.y for p in best], **look, zorder=2)
         axes.margins(0.12, 0.12)
         axes.set_xlim(left=0)
         for near in _neighbours(points, *(np.ptp(limits) for limits in (axes.get_xlim(), axes.get_ylim()))):
             letters = " ".join(p.letter for p in near)
             axes.annotate(letters, (near[-1].x, near[-1].y), xytext=(8, 6), textcoords="offset points")
-        _label(axes, "median latency in ms, less is better", _short(metric))
+        axes.set_xlabel("median latency in ms, less is better")
+        axes.set_ylabel(_short(metric))
+        axes.ticklabel_format(useOffset=False)
+        _few_ticks(axes.xaxis)
+        _few_ticks(axes.yaxis)
 
     spoken = ", ".join(points[i].letter for i in front)
     names = "; ".join(f"{row.letter} {row.record.id}" for row in facts.candidate_rows(target))
@@ -121,11 +125,11 @@ def distribution(samples: Mapping[str, npt.NDArray[np.int64]], baseline: str, sh
         The SVG, empty if there are no samples.
     """
     shares = np.linspace(0, _TAIL, _CURVE_POINTS)
-    curves = [
-        (name, np.quantile(samples[name], shares, method="inverted_cdf") / _NS_PER_MS)
-        for name in dict.fromkeys((baseline, shipped))
-        if len(samples.get(name, ()))
-    ]
+    curves = []
+    for name in dict.fromkeys((baseline, shipped)):
+        if count := len(samples.get(name, ())):
+            ranks = np.maximum(np.ceil(shares * count).astype(int) - 1, 0)  # the inverse of the empirical distribution
+            curves.append((name, np.sort(samples[name])[ranks] / _NS_PER_MS))
     if not curves:
         return ""
 
@@ -137,9 +141,12 @@ def distribution(samples: Mapping[str, npt.NDArray[np.int64]], baseline: str, sh
             axes.plot(quantiles_ms, shares, drawstyle="steps-post", **look)
         axes.set_ylim(0, 1)
         axes.set_yticks((0, 0.25, 0.5, 0.75, 0.9, 1))
-        _label(axes, "latency in ms, less is better", "share of inferences")
+        axes.set_xlabel("latency in ms, less is better")
+        axes.set_ylabel("share of inferences")
+        _few_ticks(axes.xaxis)
 
-    medians = "; ".join(f"{name} median {np.median(samples[name]) / _NS_PER_MS:.3g} ms" for name, _ in curves)
+    middle = int(np.searchsorted(shares, 0.5))
+    medians = "; ".join(f"{name} median {quantiles_ms[middle]:.3g} ms" for name, quantiles_ms in curves)
     return svg(draw, f"Distribution of the latency: {medians}", chart_id)
 
 
@@ -153,26 +160,28 @@ def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
         return ""
     stages = _in_order(chains)
     drop = ledgers.worst_drop(chains)
-    lines: dict[tuple[tuple[str, float], ...], Chain] = {}
-    for chain in chains:  # what ships comes last, and stands for its equals
-        lines[tuple((row.record.stage, row.record.value) for row in chain.rows)] = chain
+    lines = _lines(chains, stages)
 
     def draw(axes: Any) -> None:
-        crowded = len(lines) > _BARS_UP_TO
-        shifts = np.linspace(-_SPREAD / 2, _SPREAD / 2, len(lines)) if len(lines) > 1 else np.zeros(1)
-        for shift, chain in zip(shifts, lines.values(), strict=True):
-            xs = [stages.index(row.record.stage) + (shift if row.record.target else 0) for row in chain.rows]
-            ys = [row.record.value for row in chain.rows]
-            look = {"color": ACCENT, "linewidth": 1.8} if chain.shipped else {"color": MUTED, "linewidth": 1}
-            axes.plot(xs, ys, **look, zorder=3 if chain.shipped else 2)
-            if not crowded or drop in chain.rows:
-                bars = _sides(ys, [row.record.interval for row in chain.rows])
-                axes.errorbar(xs, ys, yerr=bars, color=look["color"], linestyle="", elinewidth=1.1)
-            kind = "ships" if chain.shipped else "other"
-            axes.plot(xs[-1:], ys[-1:], linestyle="", **_MARKS[kind] | {"markersize": 6})
-            if drop and drop in chain.rows:
-                at = (xs[chain.rows.index(drop)], drop.record.value)
-        if drop:
+        for ships, color, width in ((False, MUTED, 1), (True, ACCENT, 1.8)):
+            ways = [line for line in lines if line.chain.shipped == ships]
+            if not ways:
+                continue
+            axes.plot(*_broken(ways), color=color, linewidth=width, zorder=3 if ships else 2)
+            axes.plot(
+                [line.xs[-1] for line in ways],
+                [line.ys[-1] for line in ways],
+                linestyle="",
+                **_MARKS["ships" if ships else "other"] | {"markersize": 6},
+            )
+            barred = [line for line in ways if len(lines) <= _BARS_UP_TO or drop in line.chain.rows]
+            xs, ys = _broken(barred)
+            intervals = [i for line in barred for i in (*(row.record.interval for row in line.chain.rows), None)]
+            axes.errorbar(xs, ys, yerr=_sides(ys, intervals), color=color, linestyle="", elinewidth=1.1)
+        marked = next((line for line in reversed(lines) if drop in line.chain.rows), None)
+        if drop and marked:
+            place = marked.chain.rows.index(drop)
+            at = (marked.xs[place], marked.ys[place])
             axes.plot(*at, "o", markersize=14, markerfacecolor="none", color=ALERT, markeredgewidth=2, zorder=6)
             axes.annotate(drop.change, at, xytext=(12, -4), textcoords="offset points", color=ALERT, fontweight="bold")
         axes.set_xticks(range(len(stages)), [_short(stage) for stage in stages])
@@ -180,11 +189,39 @@ def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
         axes.margins(y=0.15)
         axes.tick_params(axis="x", labelcolor=INK, labelsize=11, rotation=20 if len(stages) > 5 else 0)
         axes.grid(visible=False, axis="x")
-        axes.locator_params(axis="y", nbins=5)
         axes.ticklabel_format(axis="y", useOffset=False)
+        _few_ticks(axes.yaxis)
         axes.set_ylabel(_short(metric))
 
     return svg(draw, f"{metric} by stage. {ledgers.where(metric, chains)}", chart_id)
+
+
+class _Line(NamedTuple):
+    chain: Chain
+    xs: list[float]
+    ys: list[float]
+
+
+def _lines(chains: Sequence[Chain], stages: Sequence[str]) -> list[_Line]:
+    """One line for all chains with the same values; apart from each other where they are of single targets."""
+    unlike: dict[tuple[tuple[str, float], ...], Chain] = {}
+    for chain in chains:  # what ships comes last, and stands for its equals
+        unlike[tuple((row.record.stage, row.record.value) for row in chain.rows)] = chain
+    shifts = np.linspace(-_SPREAD / 2, _SPREAD / 2, len(unlike)) if len(unlike) > 1 else [0.0]
+    return [
+        _Line(
+            chain,
+            [stages.index(row.record.stage) + (float(shift) if row.record.target else 0.0) for row in chain.rows],
+            [row.record.value for row in chain.rows],
+        )
+        for shift, chain in zip(shifts, unlike.values(), strict=True)
+    ]
+
+
+def _broken(lines: Sequence[_Line]) -> tuple[list[float], list[float]]:
+    """The coordinates of all lines as one that is broken between them, which is drawn far faster."""
+    xs = [x for line in lines for x in (*line.xs, np.nan)]
+    return xs, [y for line in lines for y in (*line.ys, np.nan)]
 
 
 def _in_order(chains: Sequence[Chain]) -> list[str]:
@@ -193,11 +230,14 @@ def _in_order(chains: Sequence[Chain]) -> list[str]:
     return list(dict.fromkeys(row.record.stage for chain in (longest, *chains) for row in chain.rows))
 
 
-def _label(axes: Any, x: str, y: str) -> None:
-    axes.locator_params(axis="x", nbins=5)
-    axes.ticklabel_format(useOffset=False)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+def _few_ticks(axis: Any) -> None:
+    """At most six round numbers within the limits; matplotlib takes twice as long if it looks for them itself."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = sorted(axis.get_view_interval())
+    axis.set_ticks(
+        [tick for tick in MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high) if low <= tick <= high]
+    )
 
 
 def _short(name: str) -> str:

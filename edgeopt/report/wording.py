@@ -65,7 +65,9 @@ def clean(text: str) -> str:
     White space becomes one space. Control characters, lone surrogates, non-characters and directional overrides
     become U+FFFD (XML 1.0, section 2.2; Unicode UAX #9, section 2).
     """
-    return " ".join("".join(" " if c.isspace() else "\ufffd" if _forbidden(c) else c for c in text).split())
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(" " if c.isspace() else "\ufffd" if _forbidden(c) else c for c in text)
+    return " ".join(text.split())
 
 
 def _forbidden(character: str) -> bool:
