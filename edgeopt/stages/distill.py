@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeopt import checkpoint, metrics
 from edgeopt.artifact import Artifact
-from edgeopt.data import Array, Split, check_classes
+from edgeopt.data import IDENTITY, Array, Split, check_classes
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.metrics import Metric
 from edgeopt.recipe import MetricSpec, as_metric
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgeopt.target import Target
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "embedding"]
 
 
 class DistillParams(Params):
@@ -35,7 +35,9 @@ class DistillParams(Params):
         lr: Highest learning rate, of AdamW.
         batch: Samples per step.
         patience: Stop after so many epochs without a better one; 0 never stops early.
-        task: ``auto`` is classification where the labels are whole numbers, else regression.
+        task: ``auto`` is classification where the labels are whole numbers, regression where they are others, and
+            embedding where there are none but identities. An embedder learns from the teacher alone, and only the
+            direction of its outputs.
         device: Where to train.
         threads: CPU threads. The order of sums depends on it, so it is part of the result.
         metric: Chooses the best epoch on ``select``; left out, the first of the recipe.
@@ -48,7 +50,7 @@ class DistillParams(Params):
     lr: Annotated[float, Field(gt=0)] = 2e-3
     batch: Annotated[int, Field(ge=2)] = 50
     patience: Annotated[int, Field(ge=0)] = 0
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: Literal["auto", "classification", "regression", "embedding"] = "auto"
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Annotated[int, Field(ge=1)] = 1
     metric: Annotated[MetricSpec | None, BeforeValidator(as_metric)] = None
@@ -95,6 +97,10 @@ class Distill:
         if task == "classification":
             for split in (train, select):
                 check_classes(split, answers.shape[1])
+        if task == "embedding" and (answers.ndim != 2 or answers.shape[1] < 2):
+            raise ConfigError(
+                f"embeddings are (N, D), the network's outputs are {list(answers.shape)}", where="steps.distill.task"
+            )
         assert params.metric is not None  # the plan fills it in
         metric = metrics.load(params.metric, ctx.root)
         if metric.labels == metrics.BASELINE:
@@ -105,7 +111,10 @@ class Distill:
             )
         with metrics.blamed(metric, ctx.root):
             metrics.check_split(metric, select, fitting=bool(metric.fitted_on))
-            judge = _judge(metric, select, ctx.root)
+            wanted = None
+            if task == "embedding":
+                wanted = predict(teacher, select, checkpoint.preprocess_of(inputs["teacher"]), threads=params.threads)
+            judge = _judge(metric, select, ctx.root, wanted)
         history = fine_tune(
             student,
             train,
@@ -144,6 +153,8 @@ def _task(params: DistillParams, train: Split) -> Task:
     Raises:
         ConfigError: There are none, but they are to be learned from.
     """
+    if params.task == "embedding" or (params.task == "auto" and train.labels is None and IDENTITY in train.columns):
+        return "embedding"
     if train.labels is None:
         if params.alpha < 1 or params.task == "auto":
             raise ConfigError(
@@ -166,7 +177,8 @@ def _objective(params: DistillParams, task: Task, answers: Array, train: Split) 
     """``alpha`` of the distance to the teacher and the rest of the distance to the labels.
 
     For classification the first is ``T² KL(teacher / T || student / T)``: the T² keeps its gradients at the size of the
-    cross-entropy's whatever T is (Hinton et al. 2015, section 2). For regression both are mean squared errors.
+    cross-entropy's whatever T is (Hinton et al. 2015, section 2). For regression both are mean squared errors. An
+    embedder has no labels, and the distance is 1 - cosine.
     """
     import torch
     from torch.nn import functional
@@ -179,6 +191,8 @@ def _objective(params: DistillParams, task: Task, answers: Array, train: Split) 
 
     def objective(model: nn.Module, inputs: Tensor, rows: Tensor) -> Tensor:
         outputs: Tensor = model(inputs)
+        if task == "embedding":
+            return 1 - functional.cosine_similarity(outputs, wanted[rows], dim=1).mean()
         if task == "classification":
             divergence = functional.kl_div(
                 functional.log_softmax(outputs / soft, dim=1),
@@ -196,15 +210,22 @@ def _objective(params: DistillParams, task: Task, answers: Array, train: Split) 
     return objective
 
 
-def _judge(metric: Metric, select: Split, root: Path) -> Judge:
-    """The metric, and the task's loss, so that of two epochs with an equal score the surer one is kept."""
+def _judge(metric: Metric, select: Split, root: Path, embeddings: Array | None) -> Judge:
+    """The metric, and the task's loss, so that of two epochs with an equal score the surer one is kept.
+
+    The loss is that to the labels or, for an embedder, to the teacher's ``embeddings`` (N, D).
+    """
     import torch
+    from torch.nn import functional
 
     truth = metric.truth(select.truth())
 
     def judge(outputs: Array) -> tuple[float, float]:
         with metrics.blamed(metric, root):
             score = float(metric.fit(outputs, truth).compute(outputs, truth))
+        if embeddings is not None:
+            cosines = functional.cosine_similarity(torch.from_numpy(outputs), torch.from_numpy(embeddings), dim=1)
+            return score, 1 - float(cosines.mean())
         if select.labels is None:
             return score, 0.0
         return score, float(task_loss(torch.from_numpy(outputs), to_labels(select.labels), select.name))

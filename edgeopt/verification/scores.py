@@ -99,10 +99,16 @@ class Scores:
         return self.false_rejects(threshold) / self.genuine_count
 
     def threshold(self, far: float) -> float:
-        """The lowest threshold whose FAR is at most ``far``: the next number above the first impostor too many."""
+        """The lowest threshold whose FAR is at most ``far``: the next number above the first impostor too many.
+
+        Raises:
+            TooFew: It lies beyond what is kept.
+        """
         allowed = int(round(far * self.impostor_count, 6))
         if allowed >= self.impostor_count:
             return -float(np.inf)
+        if allowed >= len(self.impostor):
+            raise _beyond(self.impostor, self.impostor_count)
         return float(np.nextafter(self.impostor_scores(slice(allowed, allowed + 1))[0], np.float32(np.inf)))
 
     def equal_error(self) -> EqualError:
@@ -125,8 +131,14 @@ class Scores:
         return Roc(thresholds, far, frr)
 
     def grid(self, depth: float, points: int) -> npt.NDArray[np.float32]:
-        """Falling thresholds, the first above all impostors, the last with a FAR of ``depth`` or somewhat more."""
-        last = min(len(self.impostor), int(np.ceil(depth * self.impostor_count)) + 1)
+        """Falling thresholds, the first above all impostors, the last with a FAR of ``depth`` or somewhat more.
+
+        Raises:
+            TooFew: It lies beyond what is kept.
+        """
+        last = min(self.impostor_count, int(np.ceil(depth * self.impostor_count)) + 1)
+        if last > len(self.impostor):
+            raise _beyond(self.impostor, self.impostor_count)
         ranks = np.unique(np.geomspace(1, last, points).round().astype(np.int64)) - 1
         levels = self.impostor_scores(ranks)
         top = np.nextafter(levels[:1], np.float32(np.inf))
@@ -134,7 +146,8 @@ class Scores:
 
     def curves(self, depth: float, seed: int) -> Curves:
         """The error rates of resampled identities for FARs up to ``depth``; made once."""
-        steps = next((step for step in (0.01, 0.04, 0.16, 0.64) if step >= depth), 1.0)
+        kept = 1.0 if len(self.impostor) == self.impostor_count else 0.99 * len(self.impostor) / self.impostor_count
+        steps = next((step for step in (0.01, 0.04, 0.16, 0.64) if depth <= step <= kept), min(1.0, max(depth, kept)))
         if (steps, seed) not in self._curves:
             self._curves[steps, seed] = Curves.of(self, self.grid(steps, _POINTS), seed)
         return self._curves[steps, seed]
@@ -197,8 +210,12 @@ class _Worst:
 def _before(codes: Codes, code: int, count: int) -> int:
     found = len(codes) if code > 0xFFFFFFFFFFFFFFFF else int(np.searchsorted(codes, np.uint64(code)))
     if found == len(codes) < count:
-        raise TooFew(f"more than {len(codes):,} errors of {count:,} comparisons; give a shorter list of `pairs`")
+        raise _beyond(codes, count)
     return found
+
+
+def _beyond(codes: Codes, count: int) -> TooFew:
+    return TooFew(f"more than {len(codes):,} errors of {count:,} comparisons; give a shorter list of `pairs`")
 
 
 def _numbers(codes: Codes) -> npt.NDArray[np.int64]:

@@ -197,3 +197,30 @@ def test_an_equal_student_has_no_divergence(teacher: Artifact) -> None:
 def test_parameters_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         DistillParams(**wrong)
+
+
+def test_an_embedder_learns_from_its_teacher_alone(student: Artifact, teacher: Artifact, tmp_path: Path) -> None:
+    """Without labels but with identities the task is found; equal scores are told apart by the teacher's embeddings."""
+    truth = checkpoint.load(teacher, ROOT)
+    data = {
+        name: replace(part, labels=None, columns={"identity": np.arange(len(part)) // 10})
+        for name, part in DATA.items()
+    }
+
+    def nearness(found: Artifact) -> float:
+        outputs, wanted = (predict(model, data["select"], None) for model in (checkpoint.load(found, ROOT), truth))
+        return float(nn.functional.cosine_similarity(torch.from_numpy(outputs), torch.from_numpy(wanted)).mean())
+
+    found, output = distill(student, teacher, tmp_path, data, metric={"name": "eer"})
+    assert nearness(found) > nearness(student) + 0.05
+    assert "eer on select" in output.summary
+
+
+def test_embeddings_are_vectors(tmp_path: Path) -> None:
+    data = {
+        name: replace(part, labels=None, columns={"identity": np.arange(len(part)) // 10})
+        for name, part in DATA.items()
+    }
+    one = network("Plain", tmp_path, classes=1)
+    with pytest.raises(ConfigError, match=r"embeddings are \(N, D\)"):
+        distill(one, one, tmp_path, data, metric={"name": "eer"})

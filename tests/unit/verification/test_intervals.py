@@ -1,0 +1,113 @@
+"""Intervals over identities: equal to resampling by hand, and they cover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeopt.verification import Curves, Design, Scores, quantiles, rate_interval
+from edgeopt.verification.intervals import design_effect
+from edgeopt.verification.resample import draws
+from tests.unit.verification.people import cosines, people
+
+
+def weighted(embeddings, identity, weights, far):
+    """FRR at a FAR and the EER of one resample, pair by pair."""
+    one, other = np.triu_indices(len(embeddings), 1)
+    scores = cosines(embeddings, one, other)
+    person = np.unique(identity, return_inverse=True)[1]
+    genuine = person[one] == person[other]
+    pair = np.where(genuine, weights[person[one]], weights[person[one]] * weights[person[other]])
+    order = np.argsort(-scores, kind="stable")
+    accepted = [np.cumsum(np.where(kind, pair, 0)[order]) for kind in (~genuine, genuine)]
+    false, true = (sums / sums[-1] for sums in accepted)
+    return 1 - true[np.searchsorted(false, far, side="right") - 1], false[np.argmin(np.abs(false - (1 - true)))]
+
+
+def test_the_curves_are_those_of_resampled_pairs():
+    """The thresholds of the curves lie so close that the spread of the resamples hides the steps."""
+    embeddings, identity = people(40, 4, noise=1.2)
+    scores = Scores.of(embeddings, Design(identity))
+    weights = draws(40, 1000, 3)
+    by_hand = np.array([weighted(embeddings, identity, weights[:, b], 0.02) for b in range(40)])
+    frr = scores.curves(0.5, 3).at_far(0.02)[0]
+    eer = scores.curves(0.8, 3).equal_error()[0]
+    for resampled, expected in ((frr, by_hand[:, 0]), (eer, by_hand[:, 1])):
+        difference = resampled[:40] - expected
+        assert abs(difference.mean()) < 0.02 * resampled.std()
+        assert np.abs(difference).max() < 0.25 * resampled.std()
+
+
+def test_without_resampling_the_curves_are_the_rates(monkeypatch):
+    embeddings, identity = people(20, 4)
+    scores = Scores.of(embeddings, Design(identity))
+    monkeypatch.setattr("edgeopt.verification.resample.draws", lambda people, n, seed: np.ones((people, n), np.float32))
+    thresholds = scores.grid(1.0, 50)
+    curves = Curves.of(scores, thresholds, 0, resamples=3)
+    np.testing.assert_allclose(curves.far, np.repeat([[scores.far(t)] for t in thresholds], 3, axis=1))
+    np.testing.assert_allclose(curves.frr, np.repeat([[scores.frr(t)] for t in thresholds], 3, axis=1))
+
+
+def test_every_identity_is_drawn_once_on_average_and_the_draws_repeat():
+    weights = draws(50, 400, 1)
+    assert (weights.sum(axis=0) == 50).all()
+    np.testing.assert_array_equal(weights, draws(50, 400, 1))
+
+
+def test_pairs_of_one_person_are_worth_less_than_independent_ones():
+    """All pairs of a person fail together, or none: 6 pairs are worth one."""
+    base, identity = people(60, 4, noise=0.05, size=32)
+    bad = np.repeat(np.arange(60) % 10 == 0, 4)
+    noise = np.random.default_rng(1).standard_normal(base.shape).astype(np.float32)
+    scores = Scores.of(base + np.where(bad[:, None], 20 * noise, 0), Design(identity))
+    assert scores.frr(0.9) == pytest.approx(0.1)
+    assert design_effect(scores, "frr", 0.9) == pytest.approx(6, rel=0.01)
+    low, high = rate_interval(scores, "frr", 0.9, 0.95)
+    assert low < 0.06
+    assert high > 0.19
+
+
+def test_independent_pairs_are_worth_what_they_are():
+    """Random scores by way of a pair list: two samples per pair, so that no pair shares a person with another."""
+    random = np.random.default_rng(0)
+    embeddings = random.standard_normal((4000, 2)).astype(np.float32)
+    pairs = np.arange(4000).reshape(2000, 2)
+    identity = np.where(np.arange(4000) < 2000, np.arange(4000) // 2, np.arange(4000))
+    scores = Scores.of(embeddings, Design(identity, pairs=pairs))
+    assert design_effect(scores, "far", 0.0) == pytest.approx(1, abs=0.1)
+    assert design_effect(scores, "frr", 0.0) == pytest.approx(1, abs=0.1)
+
+
+def test_no_error_is_not_proof_of_none():
+    embeddings, identity = people(50, 4, noise=0.05, size=32)
+    scores = Scores.of(embeddings, Design(identity))
+    low, high = rate_interval(scores, "frr", 0.5, 0.95)
+    assert low == 0
+    assert 3 / scores.genuine_count < high < 0.1
+
+
+@pytest.mark.parametrize("kind", ["far", "frr"])
+def test_intervals_cover_as_often_as_they_say(kind):
+    """Of people who differ in how noisy they are."""
+    hits, repeats, threshold = 0, 60, 0.45
+
+    def sample(count: int, seed: int) -> Scores:
+        random = np.random.default_rng(seed)
+        centres = random.standard_normal((count, 8))
+        noise = np.exp(0.4 * random.standard_normal(count))[:, None, None]
+        x = centres[:, None] + noise * random.standard_normal((count, 4, 8))
+        return Scores.of(x.reshape(-1, 8), Design(np.repeat(np.arange(count), 4)))
+
+    truth = getattr(sample(800, 10**6), kind)(threshold)
+    for seed in range(repeats):
+        low, high = rate_interval(sample(40, seed), kind, threshold, 0.95)
+        hits += low <= truth <= high
+    assert hits / repeats >= 0.90
+
+
+def test_few_people_widen_the_interval():
+    values = np.random.default_rng(0).standard_normal(100_000)
+    assert quantiles(values, 10**6, 0.95) == pytest.approx((-1.96, 1.96), abs=0.03)
+    low, high = quantiles(values, 10, 0.95)
+    assert high == pytest.approx(2.26 * np.sqrt(10 / 9), abs=0.08)
+    assert low == pytest.approx(-high, abs=0.1)
