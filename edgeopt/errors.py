@@ -7,7 +7,8 @@ Every error says what is wrong, where, and how to mend it. A gate that fails is 
      ├── PlanError        2   stages, targets and artefact kinds do not fit together
      ├── MissingBackend   3   a toolkit that the plan needs is not installed
      ├── StageError       3   a stage, a tool or a device failed
-     └── StoreError       3   the artefact store cannot be read or written
+     ├── StoreError       3   the artefact store cannot be read or written
+     └── TrackingError    3   a tracking server does not take what was measured
 """
 
 from __future__ import annotations
@@ -77,3 +78,7 @@ class StageError(EdgeoptError):
 
 class StoreError(EdgeoptError):
     """The artefact store cannot be read, written or trusted."""
+
+
+class TrackingError(EdgeoptError):
+    """A tracking server cannot be reached, or does not take what it is sent. The results are complete in their folder."""

@@ -151,6 +151,13 @@ def read_run(path: Path) -> Release:
     return Release(str(path), loaded, read_samples(folder, loaded))
 
 
+def files(run: Path, record: RunRecord) -> list[Path]:
+    """The files of a finished run, and nothing else that lies in its folder."""
+    known = {_RECORD, *_FILES, *record.targets}
+    parts = [part for part in run.iterdir() if part.name in known]
+    return sorted(file for part in parts for file in (part, *part.rglob("*")) if file.is_file())
+
+
 def read_samples(run: Path, record: RunRecord) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
     """The raw latency samples of a run, of those candidates that have them.
 
@@ -211,7 +218,7 @@ def _copy_artifact(artifact: Artifact, folder: Path, target: str, record: RunRec
         "digest": artifact.digest,
         "files": dict(artifact.files),
         "meta": dict(artifact.meta),
-        "recipe": asdict(record.recipe),
+        "recipe": {name: value for name, value in asdict(record.recipe).items() if name != "values"},
         "verdicts": {verdict.gate: verdict.outcome for verdict in entry.verdicts},
         "waivers": [asdict(verdict.waiver) for verdict in entry.verdicts if verdict.waiver],
         "tools": record.provenance.get("tools", {}),

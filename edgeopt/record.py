@@ -27,12 +27,18 @@ WaiverStatus = Literal["used", "expired", "unused", "not_judged"]
 
 @dataclass(frozen=True)
 class RecipeRecord:
-    """Which recipe ran: ``digest`` is the sha256 of its canonical content after overrides."""
+    """Which recipe ran.
+
+    Attributes:
+        digest: sha256 of its canonical content after overrides.
+        values: What it says after overrides, defaults filled in; empty in records of before.
+    """
 
     name: str
     path: str
     digest: str
     overrides: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

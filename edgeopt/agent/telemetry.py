@@ -11,6 +11,9 @@ What the libraries do by default, and the switch that each offers:
   says no; there is no environment variable. Both fall back to a stub when that module cannot be imported, which is
   what ``sys.modules[name] = None`` means to Python.
 * nncf also honours ``NNCF_CI``, which its child processes inherit.
+* mlflow (of edgeopt's tracking, or of the user's own code) asks its makers' server for a configuration when it is
+  imported, sends events there and writes an identifier of the installation into the home folder, unless
+  ``MLFLOW_DISABLE_TELEMETRY=true`` (https://mlflow.org/docs/latest/community/usage-tracking).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import os
 import sys
 
-_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "NNCF_CI": "1"}
+_ENVIRONMENT = {"ORT_DISABLE_TELEMETRY": "1", "NNCF_CI": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def silence() -> tuple[str, ...]:

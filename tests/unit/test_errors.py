@@ -31,6 +31,7 @@ def test_every_error_is_for_the_user_and_has_its_exit_code():
         "MissingBackend": ExitCode.TOOL_FAILED,
         "StageError": ExitCode.TOOL_FAILED,
         "StoreError": ExitCode.TOOL_FAILED,
+        "TrackingError": ExitCode.TOOL_FAILED,
     }
     assert all(name in str(errors.__doc__) for name in codes)
 
