@@ -214,7 +214,7 @@ def _verifying(candidate: CandidateRecord, far: tuple[float, float, float], thre
     value, low, high = far
     more = (
         measured("far@float=0.001", value, "1", (low, high)),
-        measured("threshold@far=0.001", threshold, "1", (threshold - 0.01, threshold + 0.01)),
+        measured("threshold@far=0.001", threshold, "score", (threshold - 0.01, threshold + 0.01)),
         measured("energy_mj", None, "mJ", why="the kernel lets only root read the counters"),
         measured("call_overhead_ms", 0.021, "ms", (0.020, 0.023)),
         measured("size_compressed_mib", 0.08, "MiB"),

@@ -57,20 +57,23 @@ def _thresholds(name: str, target: TargetRecord) -> Iterator[Alarm]:
         growth = _growth(after.value, (low, high), before.value)
         new = _recalibrated(shipped.measurement(f"threshold@far={match['far']}{match['set'] or ''}"))
         where = f"on {clean(name)}{' ' + match['set'] if match['set'] else ''}"
+        kept = "equal error rate" if match["far"] == "eer" else f"FAR {match['far']}"
+        text = (
+            f"At the threshold that the float model has in production ({kept}), {clean(shipped.id)} accepts {rates} of "
+            "the impostors"
+        )
         if lost is not None and lost > 0:
             yield Alarm(
                 "fail",
                 f"Do not keep the float model's threshold {where}: false accepts {growth}",
-                f"At the threshold that the float model has in production (FAR {match['far']}), {clean(shipped.id)} "
-                f"accepts {rates} of the impostors. {new}",
+                f"{text}. {new}",
                 name,
             )
         else:
             yield Alarm(
                 "inconclusive",
                 f"The float model's threshold may let in more false accepts {where}",
-                f"At the threshold that the float model has in production (FAR {match['far']}), {clean(shipped.id)} "
-                f"accepts {rates} of the impostors; these samples cannot tell whether that is chance. {new}",
+                f"{text}; these samples cannot tell whether that is chance. {new}",
                 name,
             )
 
@@ -94,7 +97,8 @@ def _growth(after: float, interval: Interval, before: float) -> str:
 def _recalibrated(threshold: Measurement | None) -> str:
     if threshold is None or threshold.value is None:
         return "Calibrate a new threshold before it ships."
-    return f"The threshold calibrated anew for the same FAR is {wording.quantity(threshold)}."
+    value = f"{wording.number(threshold.value)} {wording.interval(threshold.interval)}".rstrip()
+    return f"The threshold calibrated anew for the same point is {value}."
 
 
 def _waivers(record: RunRecord) -> Iterator[Alarm]:

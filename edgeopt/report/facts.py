@@ -116,14 +116,14 @@ def measured_metrics(target: TargetRecord) -> tuple[str, ...]:
 
 
 def accuracy_metrics(target: TargetRecord) -> tuple[str, ...]:
-    """Metrics of the model's quality: what the selection looked at, and every other proportion; thresholds are none."""
+    """Metrics of the model's quality: what the selection looked at, and every other proportion."""
     selected = [m.metric for c in target.candidates for m in c.selection]
     proportions = [
         m.metric for c in target.candidates for m in c.measurements if wording.unit_of(m.metric, m.unit) == ""
     ]
     measured = set(measured_metrics(target))
     found = (metric for metric in dict.fromkeys((*selected, *proportions)) if metric in measured)
-    return tuple(metric for metric in found if not metric.endswith(" drop") and not metric.startswith("threshold@"))
+    return tuple(metric for metric in found if not metric.endswith(" drop"))
 
 
 def headline_metrics(target: TargetRecord) -> tuple[str, ...]:

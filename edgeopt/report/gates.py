@@ -66,8 +66,7 @@ def families(record: RunRecord) -> tuple[Family, ...]:
 
 
 def _family(name: str, target: TargetRecord) -> Family:
-    uncertain = [gate for gate in target.verdicts if gate.interval is not None]
-    gates = int(target.family.get("gates", len(uncertain)))
+    gates = sum(gate.interval is not None for gate in target.verdicts)
     level = float(target.family.get("level", 0.95))
     looks = int(target.family.get("looks", target.protocol.get("looks", 1)))
     return Family(name, gates, max(level, 1 - level), looks)

@@ -47,7 +47,7 @@ def test_false_accepts_that_grew_are_said_with_their_factor_and_the_new_threshol
     alarm = alarms.alarms(eventful)[0]
     assert alarm.title == "Do not keep the float model's threshold on cpu: false accepts grow 3.3× [3, 3.6]"
     assert "5.6 % [5.1, 6.2] instead of 1.7 % [1.4, 2]" in alarm.text
-    assert "The threshold calibrated anew for the same FAR is 0.4100 [0.400, 0.420]." in alarm.text
+    assert "The threshold calibrated anew for the same point is 0.4100 [0.400, 0.420]." in alarm.text
 
 
 def test_without_a_new_threshold_it_asks_for_one(record):

@@ -30,10 +30,10 @@ def test_exact_numbers_are_never_wrong_by_chance(passing):
 
 
 def test_what_the_run_recorded_about_its_looks_counts(passing):
-    target = replace(passing.targets["cpu-openvino"], family={"gates": 40, "level": 0.95, "looks": 3})
+    target = replace(passing.targets["cpu-openvino"], family={"gates": 3, "level": 0.99, "looks": 4})
     text = gates.by_chance(replace(passing, targets={"cpu-openvino": target}))
-    assert text.startswith("40 gates with error bars, judged at 95 % confidence each, all looks together (at most 3).")
-    assert text.endswith("at most 2 of these verdicts wrong on average.")
+    assert text.startswith("2 gates with error bars, judged at 99 % confidence each, all looks together (at most 4).")
+    assert text.endswith("at most 0.02 of these verdicts wrong on average, or one in 50 runs like this one.")
 
 
 def test_the_wrong_verdicts_of_all_targets_add_up(record):
