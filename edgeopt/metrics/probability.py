@@ -90,7 +90,7 @@ class CalibrationError(Reduced):
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Array, reference: Self, *, confidence: float, seed: int
     ) -> Interval:
-        """From both intervals, as if they were independent: the bias differs between the models, and would not cancel."""
+        """From both intervals, as if they were independent: the bias of either model is another one."""
         before, after = (
             Estimate(metric.compute(given, labels), metric.interval(given, labels, confidence=confidence, seed=seed))
             for metric, given in ((reference, baseline), (self, outputs))

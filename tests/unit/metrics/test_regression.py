@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.metrics
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgeopt.metrics.regression import MeanAbsoluteError
+from edgeopt.metrics import NotMeasurable
+from edgeopt.metrics.regression import MeanAbsoluteError, RootMeanSquaredError, RSquared
 
 MAE = MeanAbsoluteError()
 
@@ -34,3 +38,40 @@ def test_shapes_that_do_not_fit(outputs, targets):
 
 def test_integer_targets_do_not_wrap_around():
     assert MAE.compute(np.array([[0.0]], np.float32), np.array([200], np.uint8)) == 200.0
+
+
+def test_root_mean_squared_error_by_hand():
+    outputs, targets = np.array([[1.0, 2.0], [3.0, -4.0]]), np.array([[1.0, 4.0], [3.0, -2.0]])
+    assert RootMeanSquaredError().compute(outputs, targets) == pytest.approx((8 / 4) ** 0.5)
+    assert RootMeanSquaredError().better == "lower"
+
+
+def test_r_squared_by_hand():
+    """Errors 1, 0, 1 against a spread of 4 + 0 + 4 about the mean."""
+    assert RSquared().compute(np.array([1.0, 2.0, 5.0]), np.array([0.0, 2.0, 4.0])) == pytest.approx(1 - 2 / 8)
+    assert RSquared().compute(np.array([2.0, 2.0, 2.0]), np.array([0.0, 2.0, 4.0])) == 0.0
+    assert RSquared().better == "higher"
+    with pytest.raises(NotMeasurable, match="all the same"):
+        RSquared().compute(np.array([1.0, 2.0]), np.array([3.0, 3.0]))
+
+
+@given(seed=st.integers(0, 10_000), outputs=st.integers(1, 4), scale=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_they_are_those_of_scikit_learn(seed, outputs, scale):
+    random = np.random.default_rng(seed)
+    targets = random.standard_normal((40, outputs)) * scale + 3 * scale
+    found = targets + random.standard_normal((40, outputs)) * scale / 2
+    assert MAE.compute(found, targets) == pytest.approx(sklearn.metrics.mean_absolute_error(targets, found), rel=1e-12)
+    expected = sklearn.metrics.mean_squared_error(targets, found) ** 0.5
+    assert RootMeanSquaredError().compute(found, targets) == pytest.approx(expected, rel=1e-12)
+    assert RSquared().compute(found, targets) == pytest.approx(sklearn.metrics.r2_score(targets, found), rel=1e-9)
+
+
+def test_the_bootstrap_draws_whole_samples():
+    """It sees each sample once reduced, which must give what resampling the outputs themselves gives."""
+    random = np.random.default_rng(0)
+    targets = random.standard_normal((80, 2))
+    found = targets + random.standard_normal((80, 2)) / 2
+    rows = random.integers(0, 80, 80)
+    for metric in (MAE, RootMeanSquaredError(), RSquared()):
+        reduced = metric.reduce(found, targets)
+        assert metric.value(reduced[rows]) == pytest.approx(metric.compute(found[rows], targets[rows]), rel=1e-12)
