@@ -20,7 +20,7 @@ FLOORS = (
     {"cli"},  # one thin file per command
     {"engine"},  # the only loop
     {"contest", "bench"},  # the candidates of one target; any artefacts
-    {"flip"},
+    {"flip", "tracking"},
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
@@ -35,11 +35,11 @@ FLOORS = (
 )
 HEAVY = {
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "tensorrt", "scipy", "sklearn",
-    "pandas", "matplotlib", "safetensors",
+    "pandas", "matplotlib", "safetensors", "mlflow",
 }  # fmt: skip
 OPTIONAL = [
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "safetensors", "matplotlib",
-    "scipy", "sklearn", "pandas", "psutil",
+    "scipy", "sklearn", "pandas", "psutil", "mlflow",
 ]  # fmt: skip
 FILES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file

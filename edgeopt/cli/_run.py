@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -32,7 +33,14 @@ WAIVERS = typer.Option(
     None, "--waivers", metavar="FILE", help="Waived gates. [default: waivers.yaml beside the recipe, if it is there]"
 )
 AGAINST = typer.Option(None, "--against", metavar="RUN", help="An earlier run to compare with.")
+TRACK = typer.Option(
+    None, "--track", metavar="URI", help="Send the run to an MLflow server, https://..., or to a file, sqlite:///FILE."
+)
 RECIPE = typer.Argument(..., help="The recipe file, or the folder that holds recipe.yaml.", show_default=False)
+
+
+#: What an URI may hold before its host, such as ``user:password@``.
+_CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
@@ -91,7 +99,7 @@ def _bug(error: Exception) -> str:
     text = "".join(traceback.format_exception(error))
     handle, name = tempfile.mkstemp(prefix="edgeopt-bug-", suffix=".log")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(f"{' '.join(sys.argv)}\n\n{text}")
+        file.write(_CREDENTIALS.sub("***@", f"{' '.join(sys.argv)}\n\n{text}"))
     return (
         f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
         f"  this is a bug in edgeopt; please report it with the log {name}"

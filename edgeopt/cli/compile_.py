@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from edgeopt.cli._run import AGAINST, CACHE, FORMAT, RECIPE, SET, TARGET, WAIVERS, Format, command, open_store
+from edgeopt.cli._run import AGAINST, CACHE, FORMAT, RECIPE, SET, TARGET, TRACK, WAIVERS, Format, command, open_store
 
 
 @command
@@ -17,6 +17,7 @@ def compile_command(
     set_: list[str] = SET,
     waivers: Path | None = WAIVERS,
     against: Path | None = AGAINST,
+    track: str | None = TRACK,
     explain: bool = typer.Option(False, "--explain", help="Say for every step why it ran or was reused."),
     no_cache: bool = typer.Option(False, "--no-cache", help="Do every step again, whatever the store holds."),
     keep_going: bool = typer.Option(False, "--keep-going", help="After a failure, go on with the other targets."),
@@ -28,10 +29,12 @@ def compile_command(
     import sys
     import tempfile
 
-    from edgeopt import console, engine, events, publish
+    from edgeopt import console, engine, events, publish, tracking
     from edgeopt.compare import Release, compare
+    from edgeopt.errors import TrackingError
     from edgeopt.plan import plan as make_plan
 
+    server = tracking.parse(track) if track is not None else None
     plan = make_plan(recipe, set_, target, waivers)
     folder = out or Path("build") / plan.recipe.name
     publish.check_folder(folder)
@@ -62,4 +65,12 @@ def compile_command(
             typer.echo("")
             console.print_comparison(comparison, sys.stdout)
         typer.echo(f"report: {folder / 'report.html'}")
+    if server:
+        try:
+            place = tracking.send(server, record, folder, publish.files(folder, record))
+            typer.echo(f"tracked: {place}", err=True)
+        except TrackingError as error:
+            if record.exit_code == 0:
+                raise
+            typer.echo(f"edgeopt: {error}", err=True)  # the verdict matters more
     raise typer.Exit(record.exit_code)
