@@ -154,11 +154,24 @@ def _check_references(document: Document, root: Path) -> None:
     for name, split in data.items() if isinstance(data, dict) else ():
         if not isinstance(split, dict):
             continue
-        loader, path = split.get("loader"), split.get("path")
-        if isinstance(loader, str) and ":" in loader and (why := reference.exists(loader, root)):
-            document.problem(("data", name, "loader"), why)
-        if isinstance(path, str) and not (root / path).is_file():
-            document.problem(("data", name, "path"), f"no such file: {root / path}")
+        _check_source(document, split, ("data", name), root)
+        sets = split.get("sets")
+        for key, one in sets.items() if isinstance(sets, dict) else ():
+            if isinstance(one, dict):
+                _check_source(document, one, ("data", name, "sets", key), root)
+    listed = document.data.get("metrics")
+    for number, metric in enumerate(listed if isinstance(listed, list) else []):
+        factory = metric.get("factory") if isinstance(metric, dict) else None
+        if isinstance(factory, str) and ":" in factory and (why := reference.exists(factory, root)):
+            document.problem(("metrics", number, "factory"), why)
+
+
+def _check_source(document: Document, split: Mapping[str, Any], at: config.Loc, root: Path) -> None:
+    loader, path = split.get("loader"), split.get("path")
+    if isinstance(loader, str) and ":" in loader and (why := reference.exists(loader, root)):
+        document.problem((*at, "loader"), why)
+    if isinstance(path, str) and not (root / path).is_file():
+        document.problem((*at, "path"), f"no such file: {root / path}")
 
 
 def _read_targets(document: Document, recipe: Recipe, root: Path, only: Sequence[str]) -> dict[str, FoundTarget]:

@@ -123,6 +123,8 @@ class SplitSpec(Frozen):
             raise ValueError("a set cannot have sets")
         if self.sets is not None and self.samples is not None:
             raise ValueError("give `samples` within each set")
+        if self.sets is not None and "worst" in self.sets:
+            raise ValueError("no set can be called 'worst', which stands for the worst of them")
         return self
 
 

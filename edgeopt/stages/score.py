@@ -147,6 +147,8 @@ class _One:
         for role in ("outputs", "select") if self.metric.fitted_on == "own" else ("outputs",):
             if why := self._why_broken(role):
                 return replace(self._missing(why), broken=True)
+        if self.metric.labels == metrics.BASELINE and "baseline" not in self.inputs:
+            return self._missing("it compares with the float baseline")
         if self.metric.needs_baseline and (why := self._baseline_broken()):
             return self._missing(why)
         return None
@@ -166,7 +168,7 @@ class _One:
             return self.metric, self.metric
         truth = self.metric.truth(self._known(self.select, "baseline_select", None))
         reference = self.metric
-        if "baseline_select" in self.inputs:
+        if "baseline_select" in self.inputs and not self._why_broken("baseline_select"):
             reference = self.metric.fit(self._outputs("baseline_select"), truth)
         if self.metric.fitted_on == "own":
             return self.metric.fit(self._outputs("select"), truth), reference
