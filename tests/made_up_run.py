@@ -206,6 +206,7 @@ _PIXELS = (
 CONDITION = {
     "before": {"load": 0.2, "frequency_mhz": [2450.0, 2450.0], "governor": "performance", "temperature_c": None},
     "after": {"load": 3.9, "frequency_mhz": [1800.0, 2450.0], "governor": "performance", "temperature_c": None},
+    "disturbed_sessions": 2,
 }
 
 
@@ -240,7 +241,7 @@ def eventful(run: RunRecord) -> RunRecord:
             flips=flips,
             flip_count=15,
             condition=CONDITION,
-            disturbed=("The load rose from 0.2 to 3.9.", "The frequency fell by 27 %."),
+            disturbed=("The load rose from 0.2 to 3.9.", "the frequency fell by 27 %"),
             family={"gates": 2, "level": 0.95, "looks": 3},
         ),
         "cpu-onnxruntime": replace(run.targets["cpu-onnxruntime"], flips=silent, flip_count=2),

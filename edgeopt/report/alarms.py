@@ -121,6 +121,10 @@ def _waivers(record: RunRecord) -> Iterator[Alarm]:
 
 def _disturbed(name: str, target: TargetRecord) -> Iterator[Alarm]:
     if target.disturbed:
-        text = " ".join(f"{clean(sentence).rstrip('.')}." for sentence in target.disturbed)
-        title = f"The timings of {clean(name)} cannot be trusted: the machine was disturbed"
-        yield Alarm("inconclusive", title, text, name)
+        yield Alarm(
+            "inconclusive",
+            f"The machine was disturbed while {clean(name)} was timed",
+            f"{facts.disturbances(target)} What disturbs makes slower, so that a gate on a latency that passes stays "
+            "passed, and one that fails is inconclusive.",
+            name,
+        )

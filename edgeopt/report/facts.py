@@ -153,11 +153,21 @@ def call_overhead(target: TargetRecord) -> str:
     )
 
 
+def disturbances(target: TargetRecord) -> str:
+    """What disturbed the device while it was timed, in sentences; empty if nothing was seen."""
+    found = (wording.clean(text).rstrip(".") for text in target.disturbed)
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in found)
+
+
 def conditions(target: TargetRecord) -> tuple[tuple[str, str, str], ...]:
     """State of the device as ``(name, before timing, after it)``; ``not readable`` where the device does not say."""
     before, after = (dict(flat(target.condition.get(when) or {})) for when in ("before", "after"))
+    over_all = flat({name: fact for name, fact in target.condition.items() if name not in ("before", "after")})
     unknown = "not readable"
-    return tuple((n, before.get(n) or unknown, after.get(n) or unknown) for n in dict.fromkeys((*before, *after)))
+    return (
+        *((n, before.get(n) or unknown, after.get(n) or unknown) for n in dict.fromkeys((*before, *after))),
+        *((name, "", text) for name, text in over_all),
+    )
 
 
 def flips(target: TargetRecord) -> tuple[tuple[str, str, tuple[FlipRecord, ...]], ...]:

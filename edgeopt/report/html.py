@@ -22,6 +22,8 @@ MAX_CHART_BYTES = 2_000_000
 MAX_IMAGE_BYTES = 1_500_000
 #: With more targets than this, those that a reader need not look at are folded.
 MAX_OPEN_TARGETS = 4
+#: A reason longer than this stands once below the table of changes, not in every row.
+MAX_REASON_LETTERS = 120
 
 Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
 
@@ -62,6 +64,7 @@ def render(record: RunRecord, samples: Samples, comparison: Comparison | None = 
     return environment.get_template("report.html.j2").render(
         record=record,
         comparison=comparison,
+        reasons=_long_reasons(comparison),
         decision=wording.decision(record),
         charts=drawn,
         charts_left_out=budget < 0,
@@ -107,6 +110,13 @@ def _images(record: RunRecord) -> dict[tuple[str, int], str]:
                 if budget >= 0:
                     found[name, flip.sample] = flip.image
     return found
+
+
+def _long_reasons(comparison: Comparison | None) -> dict[str, int]:
+    """Reasons that would swell the table of changes, numbered from 1 in its order."""
+    found = changes.ordered(comparison) if comparison else []
+    long = dict.fromkeys(change.why for _, change in found if len(change.why) > MAX_REASON_LETTERS)
+    return {why: number for number, why in enumerate(long, 1)}
 
 
 def _folded(record: RunRecord) -> frozenset[str]:

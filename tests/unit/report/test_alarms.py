@@ -111,7 +111,9 @@ def test_a_waived_gate_says_by_whom_until_when_and_why(record):
 
 def test_every_sentence_about_a_disturbed_machine_is_there(eventful):
     alarm = alarms.alarms(eventful)[-1]
-    assert alarm.text == "The load rose from 0.2 to 3.9. The frequency fell by 27 %."
+    assert alarm.title == "The machine was disturbed while cpu was timed"
+    assert alarm.text.startswith("The load rose from 0.2 to 3.9. The frequency fell by 27 %. ")
+    assert "one that fails is inconclusive" in alarm.text
 
 
 def test_markdown_has_them_all_before_the_gates(eventful, record):

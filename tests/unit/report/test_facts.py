@@ -118,6 +118,7 @@ def test_conditions_stand_side_by_side(record):
         ("frequency_mhz", "2450.0, 2450.0", "1800.0, 2450.0"),
         ("governor", "performance", "performance"),
         ("temperature_c", "not readable", "not readable"),
+        ("disturbed_sessions", "", "2"),
     )
     assert facts.conditions(record.targets["cpu"]) == ()
 

@@ -166,6 +166,19 @@ def test_the_change_that_hurts_most_comes_first(record, samples):
         assert words in first
 
 
+def test_a_long_reason_is_said_once(record, samples, monkeypatch):
+    run = made_up_run.eventful(record)
+    comparison = made_up_run.against_previous(run)
+    whys = [change.why for _, change in comparison.changes()]
+    longest = max(whys, key=len)
+    assert whys.count(longest) > 1
+    monkeypatch.setattr(html, "MAX_REASON_LETTERS", len(longest) - 1)
+    page = _Page(html.render(run, samples, comparison))
+    assert page.text.count(longest) == 1
+    assert f"Reason 1: {longest}" in page.text
+    assert sum(a.get("href") == "#reason-1" for a in page.all("a")) == whys.count(longest)
+
+
 def test_a_threshold_that_all_targets_share_is_said_once(record, samples):
     table = _tables(html.render(record, samples))["matrix"]
     assert table.count("limit ≥ 0.97") == 1
