@@ -24,7 +24,8 @@ from benchmarks.commands import say
 from benchmarks.frame import Claim, Options, Result, Row, main
 from benchmarks.slowed import INPUTS, calibrated, sessions
 from edgeopt.access import local
-from edgeopt.sessions import Nanoseconds, Outcome, Schedule, Sessions
+from edgeopt.session import Nanoseconds
+from edgeopt.sessions import Outcome, Schedule, Sessions
 from edgeopt.statistics import proportion_interval
 
 _TRUE = 1.05

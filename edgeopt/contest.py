@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import flip, footprint, measure, noise, sessions, verdict
+from edgeopt import flip, footprint, measure, noise, session, sessions, verdict
 from edgeopt.access import Agent, Facts
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
@@ -120,8 +120,8 @@ class Contest:
             batch=target.measure.batch,
             percentile=target.measure.percentile,
             min_runs=target.measure.min_runs,
-            inputs=sessions.inputs_digest(inputs),
-            **sessions.WARMUP,
+            inputs=session.inputs_digest(inputs),
+            **session.WARMUP,
         )
 
     def _check_device(self) -> Facts:

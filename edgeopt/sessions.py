@@ -11,9 +11,7 @@ looks are fixed before the first one.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -22,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt import statistics
-from edgeopt.access import Agent, Condition, Limits, Throughput, Timing
+from edgeopt.access import Agent, Limits
 from edgeopt.measure import Candidate, Measurement, bounded, single
 from edgeopt.noise import NoiseFloor
 from edgeopt.protocol import Protocol
+from edgeopt.session import Nanoseconds, Session, time_session
 from edgeopt.statistics import Estimate
 
-Nanoseconds = npt.NDArray[np.int64]
 #: (seconds done, seconds in all, note)
 Progress = Callable[[float, float, str], None]
 Outcome = Literal["faster", "slower", "same", "undecided"]
@@ -39,8 +37,6 @@ RATIO_LEVEL = 0.01
 LATENCY_LEVEL = 0.05
 #: a difference below this is not called one, however many samples show it
 SMALLEST_EFFECT = 0.01
-#: how every session warms up, at least; the agent goes on until all series are steady
-WARMUP: Mapping[str, Any] = {"warmup_seconds": 0.3, "warmup_runs": 10, "warmup_max_seconds": 3.0}
 
 _LOOKS = (4, 6, 10)
 _MOST_SESSIONS = 20
@@ -84,34 +80,6 @@ class Schedule:
         return 1 - LATENCY_LEVEL / len(self.looks)
 
 
-@dataclass(frozen=True)
-class Session:
-    """What one session found; every mapping is by the candidate's name, unless it says otherwise.
-
-    Attributes:
-        pace_ns: What is compared: the time of each run, or in throughput mode of each window the time per sample;
-            (rounds,) int64, element i of all arrays is the same round.
-        latency_ns: Of single inferences, (n,) int64; in latency mode the same as ``pace_ns``.
-        load_ms, first_inference_ms: Of this opening.
-        call_overhead_ns: By runtime, (rounds,) int64: a model that does next to nothing; empty in throughput mode.
-        before, after: Condition of the device.
-        disturbances: What disturbed it; each one sentence.
-        clock: What timed.
-        seconds: Of timing.
-    """
-
-    pace_ns: Mapping[str, Nanoseconds]
-    latency_ns: Mapping[str, Nanoseconds]
-    load_ms: Mapping[str, float]
-    first_inference_ms: Mapping[str, float]
-    call_overhead_ns: Mapping[str, Nanoseconds]
-    before: Condition
-    after: Condition
-    disturbances: tuple[str, ...]
-    clock: str
-    seconds: float
-
-
 @dataclass
 class Sessions:
     """The sessions of some candidates so far, and what follows from them.
@@ -151,26 +119,18 @@ class Sessions:
         Raises:
             StageError: A candidate does not open or run, or the agent died.
         """
-        copy = replace(self.candidates[0], name=self.candidates[0].name + _AGAIN)
-        shuffled = random.Random(seed).sample([*self.candidates, copy], len(self.candidates) + 1)
-        protocol, limits, note = self.protocol, self._limits(), f"session {len(self.done) + 1}"
+        limits, note = self._limits(), f"session {len(self.done) + 1}"
         look = next((count for count in self.schedule.looks if count > len(self.done)), len(self.done) + 1)
         earlier, until = self.seconds, limits.min_seconds * look
-        load_ms = {
-            one.name: agent.open(
-                one.name, one.runtime, one.path, threads=protocol.threads, streams=protocol.streams
-            ).load_ms
-            for one in shuffled
-        }
 
         def report(state: Mapping[str, float]) -> None:
             if progress:
                 progress(earlier + state["seconds"], until, f"{note} of {look}")
 
-        run = agent.throughput if protocol.mode == "throughput" else agent.time
-        found = run(list(load_ms), inputs, limits, seed=seed, batch=protocol.batch, progress=report)
-        self.protocol = replace(protocol, clock=found.clock.name)
-        self.done.append(_session(found, load_ms))
+        copy = replace(self.candidates[0], name=self.candidates[0].name + _AGAIN)
+        session = time_session(agent, [*self.candidates, copy], inputs, self.protocol, limits, seed, report)
+        self.protocol = replace(self.protocol, clock=session.clock)
+        self.done.append(session)
 
     # What follows from them
 
@@ -277,6 +237,7 @@ class Sessions:
         windows = self.protocol.mode == "throughput"
         return replace(
             allowed,
+            warmup_max_seconds=self.done[-1].warmup_max_seconds() if self.done else allowed.warmup_max_seconds,
             min_runs=2 if windows else math.ceil(allowed.min_runs / share),
             min_seconds=self.schedule.session_seconds * series,
             max_seconds=self.schedule.max_seconds / share * series,
@@ -387,32 +348,3 @@ def sample(
             break
     if sessions.floor and not sessions.disturbed():
         sessions.floor.remember(sessions.spread())
-
-
-def inputs_digest(inputs: Sequence[npt.NDArray[Any]]) -> str:
-    """What a protocol says about the inputs: the beginning of the sha256 of their shapes, dtypes and values."""
-    digest = hashlib.sha256()
-    for array in inputs:
-        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _session(found: Timing | Throughput, load_ms: Mapping[str, float]) -> Session:
-    if isinstance(found, Throughput):
-        pace = {name: found.window_ns[name] // found.counts[name] for name in found.counts}
-        latency, overhead = found.latency_ns, {}
-    else:
-        pace = latency = dict(found.samples_ns)
-        overhead = dict(found.call_overhead_ns)
-    return Session(
-        pace_ns=pace,
-        latency_ns=latency,
-        load_ms=load_ms,
-        first_inference_ms={name: value / _NS_PER_MS for name, value in found.first_inference_ns.items()},
-        call_overhead_ns=overhead,
-        before=found.before,
-        after=found.after,
-        disturbances=tuple(found.disturbances),
-        clock=found.clock.name,
-        seconds=found.seconds - found.warmup.seconds,
-    )

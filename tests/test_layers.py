@@ -24,8 +24,8 @@ FLOORS = (
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
-    {"training", "pruning", "compare", "waivers"},
-    {"stage", "record", "metrics", "sessions", "footprint"},
+    {"training", "pruning", "compare", "waivers", "sessions"},
+    {"stage", "record", "metrics", "session", "footprint"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},

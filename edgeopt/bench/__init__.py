@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import __version__, footprint, noise, sessions
+from edgeopt import __version__, footprint, noise, session, sessions
 from edgeopt.access import Agent, Facts, Opened
 from edgeopt.artifact import digest_of, file_digest
 from edgeopt.bench.against import Reference
@@ -164,8 +164,8 @@ def _protocol(question: Question, facts: Facts, inputs: Arrays) -> Protocol:
         streams=max(1, facts.machine.cores // spec.threads) if question.mode == "throughput" else 1,
         percentile=spec.percentile,
         min_runs=spec.min_runs,
-        inputs=sessions.inputs_digest(inputs),
-        **sessions.WARMUP,
+        inputs=session.inputs_digest(inputs),
+        **session.WARMUP,
     )
 
 

@@ -15,7 +15,8 @@ from edgeopt.errors import StageError
 from edgeopt.measure import Candidate
 from edgeopt.noise import NoiseFloor
 from edgeopt.protocol import Protocol
-from edgeopt.sessions import LATENCY_LEVEL, RATIO_LEVEL, Schedule, Session, Sessions, inputs_digest, sample
+from edgeopt.session import Session, inputs_digest
+from edgeopt.sessions import LATENCY_LEVEL, RATIO_LEVEL, Schedule, Sessions, sample
 from edgeopt.statistics import samples_needed
 from tests.onnx_chains import chain
 
