@@ -76,7 +76,8 @@ class Evaluate:
         wrong = np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
         if len(wrong):
             layer = _nan.first_layer(artifact, split.samples[wrong[:1]], ctx.root)
-            broken = f"the {artifact.kind} gives NaN or infinity on {len(wrong)} of {len(outputs)} samples"
+            what = "network" if artifact.kind == "torch" else artifact.kind
+            broken = f"the {what} gives NaN or infinity on {len(wrong)} of {len(outputs)} samples"
             broken += f", first in layer {layer}" if layer else ""
             if artifact.kind == "torch":
                 raise StageError(broken)
