@@ -22,9 +22,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 #: A false accept rate, or where the false reject rate equals it.
 Far = Share | Literal["eer"]
 
-#: Resamples go down to this multiple of an error rate, for some of them need it.
-MARGIN = 4
-
 
 @dataclass(frozen=True)
 class Verification(Metric):
@@ -86,7 +83,7 @@ class Verification(Metric):
             )
 
     def scores(self, outputs: Array, labels: Design) -> Scores:
-        content = hashlib.blake2b(np.ascontiguousarray(outputs).data, digest_size=16).digest()
+        content = hashlib.sha256(np.ascontiguousarray(outputs).data).digest()
         key = ("scores", content, outputs.dtype.str, outputs.shape, labels.digest, self.similarity)
         with measurable():
             return sharing.once(key, lambda: Scores.of(outputs, labels, self.similarity))

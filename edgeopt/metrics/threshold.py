@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.metrics._verification import MARGIN, Far, Verification, measurable, plain, point
+from edgeopt.metrics._verification import Far, Verification, measurable, plain, point
 from edgeopt.statistics import Interval
 from edgeopt.verification import (
     LEAST_IDENTITIES,
@@ -221,9 +221,7 @@ class Threshold(_Fitted):
 
     def _drawn(self, seed: int) -> Floats:
         scores: Scores = self._select
-        if self.far == "eer":
-            return scores.curves(MARGIN * scores.equal_error().rate, seed).equal_error()[1]
-        return scores.curves(MARGIN * self.far, seed).at_far(self.far)[1]
+        return scores.resampled(self.far, seed).threshold
 
 
 def _threshold(scores: Scores, far: Far | None) -> float:

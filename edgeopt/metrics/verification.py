@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from edgeopt.metrics._verification import MARGIN, Far, Share, Verification, measurable, plain, transfers
+from edgeopt.metrics._verification import Far, Share, Verification, measurable, plain, transfers
 from edgeopt.recipe import MetricSpec
 from edgeopt.statistics import Interval
 from edgeopt.verification import LEAST_IDENTITIES, Design, difference_interval, quantiles, rate_interval
@@ -52,7 +52,7 @@ class EqualErrorRate(Verification):
             return None, None
         with measurable():
             rate, threshold = scores.equal_error()
-            low, high = quantiles(scores.curves(MARGIN * rate, seed).equal_error()[0], people, confidence)
+            low, high = quantiles(scores.resampled("eer", seed).far, people, confidence)
             if low == high:
                 high = max(rate_interval(scores, kind, threshold, confidence)[1] for kind in ("far", "frr"))
         return min(low, rate), max(high, rate)
@@ -66,8 +66,7 @@ class EqualErrorRate(Verification):
             return None, None
         with measurable():
             rates = [scores.equal_error() for scores in (before, own)]
-            depth = MARGIN * max(rate for rate, _ in rates)
-            differences = before.curves(depth, seed).equal_error()[0] - own.curves(depth, seed).equal_error()[0]
+            differences = before.resampled("eer", seed).far - own.resampled("eer", seed).far
             value = rates[0].rate - rates[1].rate
             return difference_interval(differences, value, own, "frr", rates[1].threshold, confidence)
 
@@ -112,7 +111,7 @@ class _AtFar(Verification):
         if (people := scores.trials.people) < LEAST_IDENTITIES:
             return None, None
         with measurable():
-            drawn = quantiles(scores.curves(MARGIN * self.far, seed).at_far(self.far)[0], people, confidence)
+            drawn = quantiles(scores.resampled(self.far, seed).frr, people, confidence)
             known = rate_interval(scores, "frr", scores.threshold(self.far), confidence)
         low, high = sorted(map(self._of, (min(drawn[0], known[0]), max(drawn[1], known[1]))))
         return low, high
@@ -125,7 +124,7 @@ class _AtFar(Verification):
         if own.trials.people < LEAST_IDENTITIES:
             return None, None
         with measurable():
-            drawn = [self._of(scores.curves(MARGIN * self.far, seed).at_far(self.far)[0]) for scores in (before, own)]
+            drawn = [self._of(scores.resampled(self.far, seed).frr) for scores in (before, own)]
             value = reference.compute(baseline, labels) - self.compute(outputs, labels)
             threshold = own.threshold(self.far)
             return difference_interval(drawn[0] - drawn[1], value, own, "frr", threshold, confidence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+
+
+class Point(NamedTuple):
+    """A point on the curve of every resample: (B,) each, and whether all of them reach it."""
+
+    far: Floats
+    frr: Floats
+    threshold: Floats
+    reached: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,33 +70,27 @@ class Curves:
             _rejected(scores, thresholds, weights) / genuine,
         )
 
-    def at_far(self, far: float) -> tuple[Floats, Floats]:
-        """FRR and threshold (B,) where the FAR of each resample is ``far``."""
-        step, share = self._where(self.far - far)
-        return _between(self.frr, step, share), _between(self.thresholds[:, None].astype(np.float64), step, share)
-
-    def equal_error(self) -> tuple[Floats, Floats]:
-        """Equal error rate and its threshold (B,) of each resample."""
-        step, share = self._where(self.far - self.frr)
-        return _between(self.far, step, share), _between(self.thresholds[:, None].astype(np.float64), step, share)
-
-    def _where(self, rising: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
-        """Where columns rise through zero: the last row below, and how far on the way to the next."""
+    def at(self, point: float | Literal["eer"]) -> Point:
+        """Where the FAR of each resample is ``point``, or equal to its FRR; on straight lines between thresholds."""
+        rising = self.far - (self.frr if point == "eer" else point)
         step = np.clip((rising <= 0).sum(axis=0) - 1, 0, len(rising) - 2)
         low, high = (np.take_along_axis(rising, rows[None], axis=0)[0] for rows in (step, step + 1))
-        return step, np.clip(-low / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+        share = np.clip(-low / np.where(high > low, high - low, 1.0), 0.0, 1.0)
+
+        def between(rows: Floats) -> Floats:
+            first, second = (np.take_along_axis(rows, at[None], axis=0)[0] for at in (step, step + 1))
+            return np.asarray(first + share * (second - first))
+
+        thresholds = np.broadcast_to(self.thresholds[:, None].astype(np.float64), rising.shape)
+        return Point(between(self.far), between(self.frr), between(thresholds), bool((rising[-1] >= 0).all()))
 
 
 def draws(people: int, resamples: int, seed: int) -> npt.NDArray[np.float32]:
     """(people, B) how often each identity is drawn."""
-    random = np.random.default_rng(seed)
-    return random.multinomial(people, np.full(people, 1 / people), size=resamples).T.astype(np.float32, order="C")
-
-
-def _between(rows: Floats, step: npt.NDArray[np.int64], share: Floats) -> Floats:
-    rows = np.broadcast_to(rows, (len(rows), len(step)))
-    low, high = (np.take_along_axis(rows, at[None], axis=0)[0] for at in (step, step + 1))
-    return np.asarray(low + share * (high - low))
+    drawn = np.random.default_rng(seed).integers(people, size=(resamples, people))
+    drawn += people * np.arange(resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=resamples * people).reshape(resamples, people)
+    return counts.T.astype(np.float32, order="C")
 
 
 def _accepted(scores: Scores, thresholds: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> Floats:

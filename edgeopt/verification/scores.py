@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeopt.verification.pairs import Design, TooFew, prepare
-from edgeopt.verification.resample import Curves
+from edgeopt.verification.resample import Curves, Point
 from edgeopt.verification.trials import Array, Similarity, Trials
 
 Codes = npt.NDArray[np.uint64]
@@ -58,7 +58,7 @@ class Scores:
     genuine: Codes
     impostor_count: int
     genuine_count: int
-    _curves: dict[Any, Curves] = field(default_factory=dict, repr=False)
+    _curves: dict[int, tuple[float, Curves]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, embeddings: Array, design: Design, similarity: Similarity = "cosine") -> Scores:
@@ -130,27 +130,42 @@ class Scores:
         frr = np.array([self.frr(t) for t in thresholds])
         return Roc(thresholds, far, frr)
 
-    def grid(self, depth: float, points: int) -> npt.NDArray[np.float32]:
+    def grid(self, depth: float, points: int = _POINTS) -> npt.NDArray[np.float32]:
         """Falling thresholds, the first above all impostors, the last with a FAR of ``depth`` or somewhat more.
+
+        A deeper grid begins with a shallower one.
 
         Raises:
             TooFew: It lies beyond what is kept.
         """
-        last = min(self.impostor_count, int(np.ceil(depth * self.impostor_count)) + 1)
-        if last > len(self.impostor):
+        ranks = np.unique(np.geomspace(1, self.impostor_count, points).round().astype(np.int64))
+        ranks = ranks[: int(np.searchsorted(ranks, depth * self.impostor_count)) + 1] - 1
+        if ranks[-1] >= len(self.impostor):
             raise _beyond(self.impostor, self.impostor_count)
-        ranks = np.unique(np.geomspace(1, last, points).round().astype(np.int64)) - 1
         levels = self.impostor_scores(ranks)
         top = np.nextafter(levels[:1], np.float32(np.inf))
         return np.unique(np.concatenate([top, levels]))[::-1]
 
-    def curves(self, depth: float, seed: int) -> Curves:
-        """The error rates of resampled identities for FARs up to ``depth``; made once."""
-        kept = 1.0 if len(self.impostor) == self.impostor_count else 0.99 * len(self.impostor) / self.impostor_count
-        steps = next((step for step in (0.01, 0.04, 0.16, 0.64) if depth <= step <= kept), min(1.0, max(depth, kept)))
-        if (steps, seed) not in self._curves:
-            self._curves[steps, seed] = Curves.of(self, self.grid(steps, _POINTS), seed)
-        return self._curves[steps, seed]
+    def resampled(self, point: float | Literal["eer"], seed: int) -> Point:
+        """Where each resample of the identities has a FAR of ``point``, or an FRR equal to it.
+
+        Raises:
+            TooFew: That lies beyond what is kept.
+        """
+        depth = 2 * (self.equal_error().rate if point == "eer" else point)
+        while True:
+            found = self._curves_to(depth, seed).at(point)
+            if found.reached or depth >= 1:
+                return found
+            depth *= 2
+
+    def _curves_to(self, depth: float, seed: int) -> Curves:
+        """Down to a FAR of ``depth`` or deeper; kept for the next who asks."""
+        known, curves = self._curves.get(seed, (0.0, None))
+        if curves is None or known < depth:
+            curves = Curves.of(self, self.grid(depth), seed)
+            self._curves[seed] = depth, curves
+        return curves
 
     def impostor_scores(self, at: Any) -> npt.NDArray[np.float32]:
         """Scores of impostor pairs by their rank, 0 the highest."""

@@ -30,8 +30,8 @@ def test_the_curves_are_those_of_resampled_pairs():
     scores = Scores.of(embeddings, Design(identity))
     weights = draws(40, 1000, 3)
     by_hand = np.array([weighted(embeddings, identity, weights[:, b], 0.02) for b in range(40)])
-    frr = scores.curves(0.5, 3).at_far(0.02)[0]
-    eer = scores.curves(0.8, 3).equal_error()[0]
+    frr = scores.resampled(0.02, 3).frr
+    eer = scores.resampled("eer", 3).far
     for resampled, expected in ((frr, by_hand[:, 0]), (eer, by_hand[:, 1])):
         difference = resampled[:40] - expected
         assert abs(difference.mean()) < 0.02 * resampled.std()
@@ -46,6 +46,15 @@ def test_without_resampling_the_curves_are_the_rates(monkeypatch):
     curves = Curves.of(scores, thresholds, 0, resamples=3)
     np.testing.assert_allclose(curves.far, np.repeat([[scores.far(t)] for t in thresholds], 3, axis=1))
     np.testing.assert_allclose(curves.frr, np.repeat([[scores.frr(t)] for t in thresholds], 3, axis=1))
+
+
+def test_what_was_resampled_deeper_says_the_same():
+    embeddings, identity = people(30, 4)
+    fresh, used = (Scores.of(embeddings, Design(identity)) for _ in range(2))
+    used.resampled(0.5, 1)
+    for point in (0.01, "eer"):
+        for one, other in zip(fresh.resampled(point, 1), used.resampled(point, 1), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_every_identity_is_drawn_once_on_average_and_the_draws_repeat():

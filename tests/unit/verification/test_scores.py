@@ -175,13 +175,13 @@ def test_only_the_worst_are_kept_of_very_many(monkeypatch):
     for far in (0.001, 0.01, 0.1):
         assert part.threshold(far) == whole.threshold(far)
         assert part.frr(part.threshold(far)) == whole.frr(whole.threshold(far))
-    assert part.curves(0.1, 0).at_far(0.01)[0].std() > 0
+    assert part.resampled(0.01, 0).frr.std() > 0
     with pytest.raises(TooFew, match="more than 2,000 errors"):
         part.far(-0.5)
     with pytest.raises(TooFew, match="give a shorter list"):
         part.threshold(0.5)
     with pytest.raises(TooFew, match="give a shorter list"):
-        part.curves(0.9, 0)
+        part.resampled(0.5, 0)
 
 
 def test_the_roc_is_monotone_and_short():
