@@ -25,7 +25,7 @@ FLOORS = (
     {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
     {"training", "pruning", "compare", "waivers", "sessions"},
-    {"stage", "record", "metrics", "session", "footprint"},
+    {"stage", "record", "bench_record", "metrics", "session", "footprint"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},

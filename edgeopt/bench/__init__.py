@@ -22,7 +22,7 @@ from edgeopt.access import Agent, Facts, Opened
 from edgeopt.artifact import digest_of, file_digest
 from edgeopt.bench.against import Reference
 from edgeopt.bench.files import Arrays, Artefact, random_inputs, read_inputs
-from edgeopt.bench.record import SCHEMA, BenchRecord, ComparisonRecord, FileRecord, OutputsRecord
+from edgeopt.bench_record import SCHEMA, BenchRecord, ComparisonRecord, FileRecord, OutputsRecord
 from edgeopt.errors import MissingBackend, StageError
 from edgeopt.measure import Candidate, Measurement, bounded, exact
 from edgeopt.protocol import Protocol, require_equal

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import publish
-from edgeopt.bench import record
+from edgeopt import bench_record, publish
 from edgeopt.errors import ConfigError
 
 
@@ -54,8 +53,8 @@ def read(path: Path, target: str) -> Reference:
         ConfigError: It is missing or damaged, or has not this target.
     """
     where = str(path)
-    if record.is_bench(path):
-        bench, samples = record.load(path)
+    if bench_record.is_bench(path):
+        bench, samples = bench_record.load(path)
         return Reference(where, bench.protocol, {n: _stored(n, s, bench.protocol, where) for n, s in samples.items()})
     run = publish.read_run(path)
     entry = run.record.targets.get(target)

@@ -41,11 +41,10 @@ def bench(
     """
     import sys
 
-    from edgeopt import bench, config, console, engine
+    from edgeopt import bench, bench_record, config, console, engine
     from edgeopt import target as targets
     from edgeopt.bench import against as earlier
     from edgeopt.bench import files as artefacts
-    from edgeopt.bench import record as records
 
     profile = config.load(targets.locate(target, Path()), targets.Target)
     question = bench.Question(
@@ -56,7 +55,7 @@ def bench(
         reference=earlier.read(against, profile.name) if against else None,
     )
     if save:
-        records.check_folder(save)
+        bench_record.check_folder(save)
     store = open_store(cache)
     with console.open_progress(sys.stderr) as progress:
         found, samples = bench.run(
@@ -66,7 +65,7 @@ def bench(
             progress=progress,
         )
     if save:
-        records.save(save, found, samples)
+        bench_record.save(save, found, samples)
     if format_ is Format.JSON:
         typer.echo(found.to_json(), nl=False)
     else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from edgeopt.bench.record import BenchRecord, ComparisonRecord
+    from edgeopt.bench_record import BenchRecord, ComparisonRecord
 
 _ROWS = {
     "latency_p50_ms": "p50",
