@@ -130,18 +130,18 @@ def _open_split(name: str, spec: SplitSpec, raw: RawSpec, root: Path) -> Split:
         return _split(name, _open(name, spec, raw, root, f"data.{name}"))
     where = f"data.{name}.sets"
     parts = {key: _open(name, part, raw, root, f"{where}.{key}") for key, part in spec.sets.items()}
-    kinds = {
-        key: (set(part.columns), None if part.labels is None else part.labels.shape[1:]) for key, part in parts.items()
-    }
-    first = next(iter(kinds))
-    for key, kind in kinds.items():
-        if kind != kinds[first]:
-            raise ConfigError(f"{key!r} and {first!r} have not the same labels and columns", where=where)
+    first = next(iter(parts))
+    for key, part in parts.items():
+        if part.layout != parts[first].layout:
+            raise ConfigError(
+                f"{key!r} and {first!r} have not the same labels and columns: {part.layout} and {parts[first].layout}",
+                where=where,
+            )
     starts = np.cumsum([0, *(len(part.samples) for part in parts.values())])
     opened = list(parts.values())
     columns = {
         column: np.concatenate(
-            [part.columns[column] + start for part, start in zip(opened, starts, strict=False)]
+            [part.columns[column].astype(np.int64) + start for part, start in zip(opened, starts, strict=False)]
             if column == PAIRS
             else [part.columns[column] for part in opened]
         )
@@ -163,6 +163,15 @@ class _Opened:
     samples: Array
     labels: Array | None
     columns: Mapping[str, Array]
+
+    @property
+    def layout(self) -> Mapping[str, str]:
+        """Column -> what it holds of each sample, such as ``text`` or ``number (4,)``."""
+        named = {} if self.labels is None else {"labels": self.labels}
+        return {
+            name: f"{'text' if values.dtype.kind == 'U' else 'number'} {values.shape[1:] or ''}".rstrip()
+            for name, values in sorted({**named, **self.columns}.items())
+        }
 
 
 def _split(name: str, opened: _Opened) -> Split:
@@ -313,11 +322,13 @@ def check_classes(split: Split, classes: int) -> None:
 def _check_identities(splits: Mapping[str, Split]) -> None:
     """No person may be in two of the splits that prove something: recognising a known face is no test."""
     people = {
-        name: set(splits[name].columns[IDENTITY].tolist()) for name in _PROVING if IDENTITY in splits[name].columns
+        name: set(splits[name].columns[IDENTITY].astype(str).ravel().tolist())
+        for name in _PROVING
+        if IDENTITY in splits[name].columns
     }
     lines = [
         f"{len(people[one] & people[other])} identities are in both {one!r} and {other!r}, such as "
-        f"{min(map(str, people[one] & people[other]))!r}"
+        f"{min(people[one] & people[other])!r}"
         for one, other in itertools.combinations(people, 2)
         if people[one] & people[other]
     ]

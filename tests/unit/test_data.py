@@ -464,3 +464,172 @@ def test_single_numbers_are_no_samples(root):
 def test_tensors_that_require_a_gradient(root):
     code = "    import torch\n    return torch.zeros(6, 4, 5, 3, requires_grad=True), torch.zeros(6)"
     assert "grad" in str(refusal(root, select=loader(root, code)))
+
+
+# Columns, sets and identities
+
+
+def with_columns(name: str, count: int = 6, **columns: Any) -> dict[str, Any]:
+    return {"samples": samples_of(name, count), **columns}
+
+
+KINDS = np.array(["print", "", "", "replay", "", ""])
+
+
+def test_every_other_array_of_a_file_is_a_column(root):
+    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, attack=KINDS, age=np.arange(6.0)))
+    split = opened(root, evaluate=SplitSpec(path="evaluate.npz"))
+    assert set(split.columns) == {"attack", "age"}
+    assert set(split.truth()) == {"labels", "attack", "age"}
+    np.testing.assert_array_equal(split.truth(np.array([3, 0]))["attack"], ["replay", "print"])
+    np.testing.assert_array_equal(split.truth(np.array([3, 0]))["labels"], LABELS[[3, 0]])
+
+
+def test_a_loader_gives_columns_as_a_mapping(root):
+    np.save(root / "s.npy", samples_of("evaluate"))
+    path = str(root / "s.npy")
+    code = f"    return np.load({path!r}), None, {{'attack': {KINDS.tolist()}, 'number': [1, 2, 3, 4, 5, 6]}}"
+    split = opened(root, evaluate=loader(root, code))
+    assert split.labels is None
+    assert split.columns["attack"].dtype.kind == "U"
+    np.testing.assert_array_equal(split.columns["attack"], KINDS)
+
+
+def test_columns_change_the_digest(root):
+    digests = set()
+    for columns in ({}, {"attack": KINDS}, {"attack": KINDS[::-1]}, {"attac": KINDS}, {"a": KINDS, "b": KINDS}):
+        write(root, "evaluate", **with_columns("evaluate", labels=LABELS, **columns))
+        digests.add(opened(root, evaluate=SplitSpec(path="evaluate.npz")).digest)
+    assert len(digests) == 5
+
+
+@pytest.mark.parametrize("name", ["calibrate", "select", "evaluate"])
+def test_columns_are_chosen_with_the_samples(root, name):
+    write(root, name, **with_columns(name, labels=LABELS, number=np.arange(6)))
+    split = opened(root, **{name: SplitSpec(path=f"{name}.npz", samples=3)})
+    np.testing.assert_array_equal(split.samples, samples_of(name)[split.columns["number"]])
+    np.testing.assert_array_equal(split.labels, LABELS[split.columns["number"]])
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        ({"attack": np.array([b"print"] * 6)}, "column 'attack' should have"),
+        ({"set": KINDS}, "a column cannot be called 'set'"),
+        ({"pairs": np.array([[0, 6]])}, "'pairs' should be (P, 2) sample numbers below 6"),
+        ({"pairs": np.array([[0, -1]])}, "'pairs' should be"),
+        ({"pairs": np.array([[0.0, 1.0]])}, "'pairs' should be"),
+        ({"pairs": np.array([0, 1])}, "'pairs' should be"),
+    ],
+)
+def test_columns_that_do_not_fit(root, columns, why):
+    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, **columns))
+    assert why in refusal(root, evaluate=SplitSpec(path="evaluate.npz")).what
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [("['print', None, '', '', '', '']", "object [6]"), ("['print', '']", "<U5 [2]"), ("'print'", "<U5 []")],
+)
+def test_columns_of_a_loader_that_do_not_fit(root, column, found):
+    np.save(root / "s.npy", samples_of("evaluate"))
+    code = f"    return np.load({str(root / 's.npy')!r}), None, {{'attack': {column}}}"
+    expected = f"column 'attack' should have a number or text for each of 6 samples; it is {found}"
+    assert refusal(root, evaluate=loader(root, code)).what == expected
+
+
+def test_an_array_of_another_length_in_a_file_is_no_column(root):
+    """Such as the names of the classes."""
+    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, names=np.array(["a", "b", "c"])))
+    assert opened(root, evaluate=SplitSpec(path="evaluate.npz")).columns == {}
+
+
+def test_pairs_are_renumbered_within_some_of_the_samples(root):
+    pairs = np.array([[0, 1], [4, 2], [2, 4], [5, 0]])
+    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, pairs=pairs))
+    split = opened(root, evaluate=SplitSpec(path="evaluate.npz"))
+    np.testing.assert_array_equal(split.truth()["pairs"], pairs)
+    np.testing.assert_array_equal(split.truth(np.array([4, 2, 0]))["pairs"], [[0, 1], [1, 0]])
+    assert split.truth(np.array([3]))["pairs"].shape == (0, 2)
+    assert "tear pairs apart" in refusal(root, evaluate=SplitSpec(path="evaluate.npz", samples=3)).what
+
+
+def sets(root: Path, **parts: dict[str, Any]) -> SplitSpec:
+    for number, (name, arrays) in enumerate(parts.items()):
+        shifted = {**arrays, "samples": arrays["samples"] + np.uint8(number)}
+        write(root, name, **shifted)
+    return SplitSpec(sets={name: SplitSpec(path=f"{name}.npz") for name in parts})
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.uint64])
+def test_sets_are_one_split_with_a_name_for_each_sample(root, dtype):
+    pairs = np.array([[0, 1], [3, 2]], dtype)
+    indoor = with_columns("evaluate", 6, labels=LABELS, attack=KINDS, pairs=pairs)
+    outdoor = with_columns(
+        "evaluate", 4, labels=LABELS[:4], attack=np.array(["a longer name", "", "", ""]), pairs=pairs
+    )
+    split = opened(root, evaluate=sets(root, outdoor=outdoor, indoor=indoor))
+    found = split.sets()
+    assert list(found) == ["outdoor", "indoor"]
+    np.testing.assert_array_equal(found["outdoor"], range(4))
+    np.testing.assert_array_equal(found["indoor"], range(4, 10))
+    np.testing.assert_array_equal(split.truth(found["indoor"])["attack"], KINDS)
+    np.testing.assert_array_equal(split.truth(found["outdoor"])["attack"][0], "a longer name")
+    np.testing.assert_array_equal(split.columns["pairs"], [[0, 1], [3, 2], [4, 5], [7, 6]])
+    for rows in found.values():
+        np.testing.assert_array_equal(split.truth(rows)["pairs"], pairs)
+
+
+def test_without_sets_there_is_one_without_a_name(root):
+    split = opened(root, evaluate=SplitSpec(path="evaluate.npz"))
+    assert list(split.sets()) == [""]
+    np.testing.assert_array_equal(split.sets()[""], range(6))
+
+
+def test_the_name_of_a_set_is_part_of_the_digest(root):
+    digests = {
+        opened(root, evaluate=sets(root, **{name: with_columns("evaluate", labels=LABELS)})).digest for name in "ab"
+    }
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"labels": LABELS},
+        {"labels": LABELS, "attack": KINDS, "age": LABELS},
+        {"labels": LABELS, "attack": LABELS},
+        {"labels": LABELS, "attack": np.stack([KINDS, KINDS], axis=1)},
+        {"attack": KINDS},
+        {"labels": np.zeros((6, 2)), "attack": KINDS},
+    ],
+)
+def test_sets_of_unlike_columns(root, other):
+    first = with_columns("evaluate", labels=LABELS, attack=KINDS)
+    error = refusal(root, evaluate=sets(root, indoor=first, outdoor=with_columns("evaluate", **other)))
+    assert "'outdoor' and 'indoor' have not the same labels and columns" in error.what
+    assert error.where == "data.evaluate.sets"
+
+
+def test_what_is_wrong_with_a_set_names_it(root):
+    broken = with_columns("evaluate", labels=LABELS[:3])
+    error = refusal(root, evaluate=sets(root, indoor=with_columns("evaluate", labels=LABELS), outdoor=broken))
+    assert error.where == "data.evaluate.sets.outdoor"
+
+
+@pytest.mark.parametrize(("one", "other"), [("calibrate", "select"), ("calibrate", "evaluate"), ("select", "evaluate")])
+def test_no_identity_may_be_in_two_splits_that_prove_something(root, one, other):
+    people = {"calibrate": [1, 1, 2, 2, 3, 3], "select": [4, 4, 5, 5, 6, 6], "evaluate": [7, 7, 8, 8, 9, 9]}
+    people[other][3] = people[one][0]
+    for name, numbers in people.items():
+        numbered = np.array([f"{n}" for n in numbers]) if name == "evaluate" else np.array(numbers)
+        write(root, name, **with_columns(name, labels=LABELS, identity=numbered))
+    error = refusal(root, evaluate=SplitSpec(path="evaluate.npz"))
+    assert f"1 identities are in both {one!r} and {other!r}, such as '{people[one][0]}'" in error.what
+    assert "one split" in error.fix
+
+
+def test_the_network_may_have_learned_from_anybody(root):
+    write(root, "train", **with_columns("train", labels=LABELS, identity=LABELS))
+    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, identity=LABELS))
+    opened(root, evaluate=SplitSpec(path="evaluate.npz"))

@@ -149,6 +149,49 @@ def test_the_forms_of_a_metric():
     ]
 
 
+@pytest.mark.parametrize("form", [5, None, ["top1"], {"a": {}, "b": {}}, {"tar": [0.001]}, {"factory": "no colon"}, {}])
+def test_what_is_no_metric(form):
+    with pytest.raises(ValidationError):
+        recipe(metrics=[form])
+
+
+def splits(**evaluate: Any) -> dict[str, Any]:
+    return {**RECIPE["data"], "evaluate": evaluate}
+
+
+def test_evaluation_sets():
+    made = recipe(data=splits(sets={"day": {"loader": "data:day"}, "night": {"path": "night.npz", "samples": 5}}))
+    assert list(made.data.evaluate.sets) == ["day", "night"]
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "why"),
+    [
+        (
+            {"sets": {"a": {"loader": "d:a"}}, "loader": "d:b"},
+            "give either a loader or a path; evaluate may have sets instead",
+        ),
+        ({"sets": {"a": {"sets": {"b": {"loader": "d:b"}}}}}, "a set cannot have sets"),
+        ({"sets": {"a": {"loader": "d:a"}}, "samples": 5}, "give `samples` within each set"),
+        ({"sets": {"worst": {"loader": "d:a"}}}, "no set can be called 'worst', which stands for the worst of them"),
+        ({"sets": {}}, "Dictionary should have at least 1 item after validation, not 0"),
+    ],
+)
+def test_evaluation_sets_that_make_no_sense(evaluate, why):
+    assert reason(data=splits(**evaluate)) == why
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a b", ""])
+def test_the_name_of_a_set_fits_into_that_of_a_number(name):
+    with pytest.raises(ValidationError, match="pattern"):
+        recipe(data=splits(sets={name: {"loader": "d:a"}}))
+
+
+def test_only_evaluate_has_sets():
+    data = {**RECIPE["data"], "select": {"sets": {"a": {"loader": "d:a"}}}}
+    assert reason(data=data) == "select cannot have sets; only evaluate can"
+
+
 def test_schema_is_for_editors():
     schema = Recipe.model_json_schema()
     assert schema["additionalProperties"] is False
