@@ -23,8 +23,9 @@ def browser() -> Iterator:
         if os.environ.get("EDGEOPT_REQUIRE_BROWSER") == "1":
             pytest.fail(why)
         pytest.skip(why)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
