@@ -141,8 +141,13 @@ def _params(record: RunRecord) -> Iterator[tuple[Key, str]]:
     yield ("targets",), ", ".join(record.targets)
     yield ("overrides",), ", ".join(record.recipe.overrides)
     yield ("python",), str(record.provenance.get("python", ""))
-    for tool, version in record.provenance.get("tools", {}).items():
+    for tool, version in _mapping(record.provenance.get("tools")).items():
         yield ("tools", tool), str(version)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Of provenance, which a record may lack: without a checkout there is no ``git``."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def _tags(record: RunRecord) -> Iterator[tuple[Key, str]]:
@@ -150,7 +155,7 @@ def _tags(record: RunRecord) -> Iterator[tuple[Key, str]]:
     yield ("exit_code",), str(record.exit_code)
     yield ("edgeopt_version",), str(record.provenance.get("edgeopt", ""))
     yield ("recipe_digest",), record.recipe.digest
-    git = record.provenance.get("git") or {}
+    git = _mapping(record.provenance.get("git"))
     yield ("git_commit",), str(git.get("commit", ""))
     yield ("mlflow.source.git.commit",), str(git.get("commit", ""))  # what MLflow's pages show as the version
     yield ("git_dirty",), str(git["dirty"]).lower() if "dirty" in git else ""

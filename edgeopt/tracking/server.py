@@ -62,10 +62,10 @@ class Server:
         with self._settings(), self._failures(folder):
             from mlflow import MlflowClient
 
-            client = MlflowClient(tracking_uri=self.address)
             with _environment(_KNOCK):
                 if self.file:
                     _open_database(self.file)
+                client = MlflowClient(tracking_uri=self.address)
                 experiment = self._experiment(client, entry.experiment)
             with _environment({name: os.environ.get(name, default) for name, default in _SEND.items()}):
                 if run := _find(client, experiment, entry):
@@ -257,6 +257,6 @@ def _reason(error: BaseException) -> str:
         first = inner
     if isinstance(first, TimeoutError):
         return "the server does not answer in time"
-    if isinstance(first, OSError) and first.strerror:
+    if isinstance(first, OSError) and first.strerror and not first.filename:
         return f"the server cannot be reached: {first.strerror}"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
