@@ -24,13 +24,17 @@ Samples = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file that was timed; ``digest`` is the sha256 over all that the device needs of it."""
+    """A file that was timed; ``digest`` is the sha256 over all that the device needs of it.
+
+    ``problem`` says why its speed means nothing, such as outputs that are not finite; empty if nothing is known.
+    """
 
     name: str
     path: str
     runtime: str
     digest: str
     measurements: tuple[Measurement, ...]
+    problem: str = ""
 
     def measurement(self, metric: str) -> Measurement | None:
         """The measurement of ``metric``, ``None`` if there is none."""
@@ -100,7 +104,8 @@ class BenchRecord:
 
     @property
     def undecided(self) -> bool:
-        return any(comparison.outcome == "undecided" for comparison in self.comparisons)
+        """Whether a comparison is open, or a file does not work, so that its speed means nothing."""
+        return any(c.outcome == "undecided" for c in self.comparisons) or any(file.problem for file in self.files)
 
     def to_json(self) -> str:
         """Indented JSON."""

@@ -163,10 +163,12 @@ class TargetRecord:
     Attributes:
         machine: Facts about the device.
         condition: State of the device before and after timing: load, frequency, throttling, temperature.
-        disturbed: Why the timings of this run cannot be trusted; each one sentence. Its latency gates are then
+        disturbed: Why the timings of this run cannot be trusted; each one sentence. A latency gate that fails is then
             inconclusive.
-        protocol: How it was measured, its ``digest``, and ``looks``.
-        family: How many gates were judged at which level: ``{"gates", "level", "looks"}``.
+        protocol: How it was measured, its ``digest``, the ``looks`` that were taken, and the rounds of each of the
+            ``sessions``, in whose order the raw samples lie.
+        family: How many gates were judged, at which level over all looks, and how many looks there could have been:
+            ``{"gates", "level", "looks"}``.
         flips: Samples whose decision flipped, at most the first 48; ``flip_count`` has all.
     """
 

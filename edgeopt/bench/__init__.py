@@ -35,6 +35,7 @@ Mode = Literal["latency", "throughput"]
 #: two runs at different times have to lie this far apart to be called different: the machine is not the same
 _ACROSS_RUNS = 0.05
 _SEED = 0
+_NOT_FINITE = "its outputs hold NaN or infinity"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def run(
         facts = agent.probe()
         _require_runtimes(facts, artefacts)
         inputs, outputs = _first_contact(agent, candidates, question)
+    problems = {name: _NOT_FINITE for name, found in outputs.items() if not _finite(found)}
     machine = str(facts.machine)
     protocol = _protocol(question, facts, inputs)
     schedule = Schedule.of(spec.min_seconds, spec.max_seconds)
@@ -114,8 +116,10 @@ def run(
         started=datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
         seconds=time.time() - began,
         target=question.target.name,
-        answer=_answer(timed, artefacts, found),
-        files=tuple(_file(artefact, timed, fixed[artefact.name]) for artefact in artefacts),
+        answer=_answer(timed, artefacts, found, problems),
+        files=tuple(
+            _file(artefact, timed, fixed[artefact.name], problems.get(artefact.name, "")) for artefact in artefacts
+        ),
         comparisons=tuple(found),
         noise=timed.noise(),
         machine={**asdict(facts.machine), "python": facts.python, "runtimes": dict(facts.runtimes)},
@@ -194,7 +198,7 @@ def _footprints(
     return found
 
 
-def _file(artefact: Artefact, timed: Sessions, fixed: Sequence[Measurement]) -> FileRecord:
+def _file(artefact: Artefact, timed: Sessions, fixed: Sequence[Measurement], problem: str) -> FileRecord:
     overhead = timed.call_overhead(artefact.runtime)
     return FileRecord(
         name=artefact.name,
@@ -202,6 +206,7 @@ def _file(artefact: Artefact, timed: Sessions, fixed: Sequence[Measurement]) -> 
         runtime=artefact.runtime,
         digest=digest_of([file_digest(file) for file in artefact.files]),
         measurements=(*timed.measurements(artefact.name), *([overhead] if overhead else []), *fixed),
+        problem=problem,
     )
 
 
@@ -267,10 +272,15 @@ def _difference(first: Arrays | str, second: Arrays | str) -> OutputsRecord:
     pairs: list[tuple[Any, Any]] = [
         (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)) for a, b in zip(first, second, strict=True)
     ]
-    if not all(np.isfinite(array).all() for pair in pairs for array in pair):
-        return OutputsRecord(None, None, "some outputs are not finite (NaN or infinity)")
+    if not (_finite(first) and _finite(second)):
+        return OutputsRecord(None, None, "some hold NaN or infinity")
     largest = max((float(np.abs(a - b).max(initial=0)) for a, b in pairs), default=0.0)
     return OutputsRecord(largest, max((float(np.abs(b).max(initial=0)) for _, b in pairs), default=0.0))
+
+
+def _finite(outputs: Arrays | str) -> bool:
+    """Whether all numbers are; those that are not known pass."""
+    return isinstance(outputs, str) or all(np.isfinite(np.asarray(a, dtype=np.float64)).all() for a in outputs)
 
 
 def _sentence(first: str, second: str, outcome: str, ratio: Measurement, smallest: float) -> str:
@@ -286,16 +296,21 @@ def _sentence(first: str, second: str, outcome: str, ratio: Measurement, smalles
     return f"{first} is {outcome} than {second}: {times}, {sure}"
 
 
-def _answer(timed: Sessions, artefacts: Sequence[Artefact], found: Sequence[ComparisonRecord]) -> str:
-    """The result in one sentence."""
+def _answer(
+    timed: Sessions,
+    artefacts: Sequence[Artefact],
+    found: Sequence[ComparisonRecord],
+    problems: Mapping[str, str],
+) -> str:
+    """The result in one sentence. What does not work is not ranked."""
+    if problems:
+        return "; ".join(f"{name} does not work: {why}" for name, why in problems.items()) + "; nothing is ranked"
     if len(artefacts) == 1:
         return found[0].why if found else f"{artefacts[0].name} was timed alone"
     names = [artefact.name for artefact in artefacts]
-    fastest = min(names, key=lambda name: timed.ratio(name, names[0]).value or np.inf)
-    open_ = [name for name in names if name != fastest and timed.outcome(timed.ratio(fastest, name)) != "faster"]
-    if open_:
-        others = ", ".join(open_)
-        return f"no fastest: {fastest} has the shortest times, but no difference is shown to {others}"
-    second = min((name for name in names if name != fastest), key=lambda n: timed.ratio(n, fastest).value or np.inf)
-    gain = timed.ratio(second, fastest).value
-    return f"{fastest} is the fastest" + (f": {second} takes {gain:.3f} times as long" if gain else "")
+    by_time = sorted(names, key=lambda name: timed.ratio(name, names[0]).value or np.inf)
+    fastest, second = by_time[:2]
+    close = [name for name in by_time[1:] if timed.outcome(timed.ratio(fastest, name)) != "faster"]
+    if close:
+        return f"no fastest: {fastest} has the shortest times, but no difference is shown to {', '.join(close)}"
+    return f"{fastest} is the fastest: {second} takes {timed.ratio(second, fastest).value:.3f} times as long"

@@ -60,6 +60,9 @@ def _parts(record: BenchRecord, console: Console) -> Iterator[RenderableType]:
     yield _table(record, console)
     yield from (_comparison(comparison) for comparison in record.comparisons)
     yield Text("")
+    for file in record.files:
+        if file.problem:
+            yield Text.assemble(("broken", "bold red"), f"  {clean(file.name)}: {clean(file.problem)}")
     for why in record.disturbed:
         yield Text.assemble(("disturbed", "bold yellow"), f"  {clean(why)}")
     yield Text(f"two copies of one file, timed alike: {wording.quantity(record.noise)}", "dim")

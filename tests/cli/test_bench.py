@@ -139,6 +139,13 @@ def test_outputs_that_differ_are_shown(folder: Path, tmp_path: Path) -> None:
     assert "Their outputs differ by up to" in text
 
 
+def test_what_gives_nan_is_not_ranked(folder: Path, tmp_path: Path) -> None:
+    chain(tmp_path / "nan.onnx", 2, scale=float("nan"))
+    text = run(folder, folder / "short.onnx", tmp_path / "nan.onnx", code=4)
+    assert "nan.onnx does not work: its outputs hold NaN or infinity; nothing is ranked" in text
+    assert "fastest" not in text
+
+
 def test_what_is_wrong_with_the_files(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"nothing")
     assert "broken.onnx" in run(folder, tmp_path / "broken.onnx", code=3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeopt.access import Condition, local
+from edgeopt.access import Agent, Condition, local
 from edgeopt.errors import StageError
 from edgeopt.measure import Candidate
 from edgeopt.noise import NoiseFloor
@@ -162,6 +164,27 @@ def test_a_candidate_that_does_not_open_is_a_stage_error(candidates: list[Candid
         sample(local.start, Sessions([*candidates, broken], PROTOCOL, ONCE, "here"), INPUTS, seed=0, decided=bool)
     with pytest.raises(ValueError, match="unlike"):
         Sessions(candidates + candidates, PROTOCOL, ONCE, "here")
+
+
+def test_an_agent_that_dies_in_a_session_leaves_its_last_words(candidates: list[Candidate]) -> None:
+    pids: list[int] = []
+
+    def connect() -> Agent:
+        agent = local.start()
+        pids.append(agent.probe().pid)
+        return agent
+
+    made = Sessions(candidates, PROTOCOL, Schedule.of(4, 4), "here")
+    with pytest.raises(StageError, match=r"died during 'time'(.|\n)*SIGKILL"):
+        sample(
+            connect,
+            made,
+            INPUTS,
+            seed=0,
+            decided=lambda: True,
+            progress=lambda *_: os.kill(pids[-1], signal.SIGKILL),
+        )
+    assert made.done == []
 
 
 def test_the_digest_of_inputs_has_shape_dtype_and_values() -> None:
