@@ -100,7 +100,8 @@ def _bug(error: Exception) -> str:
     handle, name = tempfile.mkstemp(prefix="edgeopt-bug-", suffix=".log")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(_CREDENTIALS.sub("***@", f"{' '.join(sys.argv)}\n\n{text}"))
+    what = _CREDENTIALS.sub("***@", str(error).partition("\n")[0])
     return (
-        f"internal error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
+        f"internal error: {type(error).__name__}: {what}\n"
         f"  this is a bug in edgeopt; please report it with the log {name}"
     )
