@@ -3,7 +3,7 @@
 Latencies: independent and heavy-tailed (lognormal, Pareto), bimodal (independent, and in dwells as of a clock rate),
 drifting (a lognormal level that is forgotten after 1/300 of the series, or after 1/60). The column `independent` is the
 plain order-statistic interval, which is right for the first kinds only. Ratios: two models in sessions, each opening
-with a luck of its own; `independent` is the bootstrap within one session. Metrics: samples drawn anew from a
+with a luck of its own; there `independent` is the bootstrap within one session. Metrics: samples drawn anew from a
 population. A coverage counted in n simulations has a standard error of sqrt(0.95 × 0.05 / n).
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import verification
 from benchmarks.commands import say
 from benchmarks.frame import Claim, Options, Result, Row, main
 from edgeopt import statistics
@@ -32,7 +33,7 @@ _POPULATION = 8_000_000
 def coverage(options: Options) -> Result:
     """2000 simulations of every row; quick: 300."""
     count = 300 if options.quick else 2000
-    rows = [*_latencies(count), *_ratios(count), *_metrics(count)]
+    rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count // 4)]
     held = [float(row["coverage_percent"] or 0) for row in rows]
     claims = [
         Claim("lowest coverage of a 95 % interval, percent", min(held), 93.0, "at least"),
@@ -91,6 +92,14 @@ def _metrics(count: int) -> Iterator[Row]:
         held["drop of top1"] += _holds(difference.interval, lost)
     for name, hits in held.items():
         yield _row(name, "resampled", count, hits, None)
+
+
+def _verification(count: int) -> Iterator[Row]:
+    """Error rates of embeddings, drawn anew by identity; see :mod:`benchmarks.verification`."""
+    say("coverage: verification")
+    for row in verification.coverage(count):
+        held = round(float(row["coverage"] or 0) * count)
+        yield _row(str(row["case"]).removeprefix("coverage of "), "identities drawn anew", count, held, None)
 
 
 def _row(estimate: str, kind: str, count: int, held: int, plain: int | None) -> Row:
