@@ -2,7 +2,7 @@
 
 Groups of models are timed in sessions, as `edgeopt bench` does: fourteen copies of one network make seven pairs that
 are equal, five copies of an edition that is 5 % slower make five pairs that are not. Every pair is judged at the looks
-of its schedule, and the first decision counts. A session gives each model 0.15 s, less than the 0.5 s of a target's
+of its schedule, and the first decision counts. A session gives each model 0.125 s, less than the 0.5 s of a target's
 default, and there are at most 10 sessions instead of 20, so that the figures are on the pessimistic side.
 
 The same rounds are judged the way other tools do: the means of 20 runs after 10 warm-ups, and the means of all rounds
@@ -29,7 +29,7 @@ from edgeopt.sessions import Outcome, Schedule, Sessions
 from edgeopt.statistics import proportion_interval
 
 _TRUE = 1.05
-_SCHEDULE = Schedule.of(0.6, 1.5)
+_SCHEDULE = Schedule.of(0.5, 1.25)
 _HALFWAY = 0.025
 _EQUAL = (("a1", "a1 (again)"), *((f"a{i}", f"a{i + 1}") for i in range(2, 14, 2)))
 _SLOWER = tuple((f"s{i}", f"a{2 * i}") for i in range(1, 6))
