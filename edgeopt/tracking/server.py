@@ -62,12 +62,12 @@ class Server:
         with self._settings(), self._failures(folder):
             from mlflow import MlflowClient
 
-            with _environment(_KNOCK):
+            with _limits(_KNOCK):
                 if self.file:
                     _open_database(self.file)
                 client = MlflowClient(tracking_uri=self.address)
                 experiment = self._experiment(client, entry.experiment)
-            with _environment({name: os.environ.get(name, default) for name, default in _SEND.items()}):
+            with _limits(_SEND):
                 if run := _find(client, experiment, entry):
                     _log_files(client, run, folder, files)
                 else:
@@ -204,7 +204,7 @@ def _whole_or_failed(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with _environment(_KNOCK), contextlib.suppress(Exception):
+        with _limits(_KNOCK), contextlib.suppress(Exception):
             client.set_terminated(run_id, "FAILED")
         raise
 
@@ -226,6 +226,11 @@ def _log(client: MlflowClient, run_id: str, entry: Entry) -> None:
     for start in range(0, max(len(params), len(tags)), _TEXTS_AT_ONCE):
         part = slice(start, start + _TEXTS_AT_ONCE)
         client.log_batch(run_id, params=params[part], tags=tags[part], synchronous=True)
+
+
+def _limits(defaults: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+    """Limits of requests; what the user has set goes first."""
+    return _environment({name: os.environ.get(name, default) for name, default in defaults.items()})
 
 
 @contextlib.contextmanager

@@ -284,6 +284,7 @@ def test_a_server_that_is_not_there(record, run, capfd):
 
 def test_a_server_that_does_not_answer_is_given_up_soon(record, run, monkeypatch):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     tries = int(module._KNOCK["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]) + 1
     assert tries * (int(module._KNOCK["MLFLOW_HTTP_REQUEST_TIMEOUT"]) + 1) < 20  # 1 s: the wait before the next try
     monkeypatch.setitem(module._KNOCK, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
