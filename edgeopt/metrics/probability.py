@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt.metrics import _intervals
+from edgeopt.metrics import Metric, _intervals
 from edgeopt.metrics._classes import check, log_softmax, refuse_nan
-from edgeopt.metrics._reduced import Reduced
+from edgeopt.metrics._means import OfMeans
 from edgeopt.statistics import Estimate, Interval, independent_difference
 
 Array = npt.NDArray[Any]
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class LogLoss(Reduced):
+class LogLoss(OfMeans):
     """Mean negative log-likelihood of the labels, in nats (Bishop 2006, eq. 4.108).
 
     Attributes:
@@ -33,19 +33,19 @@ class LogLoss(Reduced):
     unit = "nat"
     better = "lower"
 
-    def reduce(self, outputs: Array, labels: Array) -> Floats:
-        """(N,) of each sample."""
+    def terms(self, outputs: Array, labels: Array) -> Floats:
+        """(N, 1) of each sample."""
         check(outputs, labels, 2)
         own = np.take_along_axis(_log_probabilities(outputs, self.softmax), labels[:, None].astype(np.int64), axis=1)
-        return -own[:, 0]
+        return -own
 
-    def value(self, reduced: Floats) -> float:
+    def value(self, means: Floats) -> float:
         """Their mean."""
-        return float(reduced.mean())
+        return float(means[0])
 
 
 @dataclass(frozen=True)
-class CalibrationError(Reduced):
+class CalibrationError(Metric):
     """Expected calibration error: how far the confidence is from the share of right answers, by bins of confidence.
 
     Σ_b n_b / N · |accuracy_b - confidence_b| over equal-width bins ((b - 1) / B, b / B] of the largest probability.
@@ -67,6 +67,11 @@ class CalibrationError(Reduced):
         """With the number of bins, if it is not that of the paper."""
         return self.name if self.bins == 15 else f"{self.name}:{self.bins}"
 
+    def compute(self, outputs: Array, labels: Array) -> float:
+        """Sum over the bins of |Σ (confidence - right)|, by the number of samples."""
+        sure, right, bins = self._answers(outputs, labels)
+        return float(np.abs(self._per_bin(sure - right, bins)).sum())
+
     def interval(self, outputs: Array, labels: Array, *, confidence: float, seed: int) -> Interval:
         """From the spread σ of the gap of each bin: [ECE - Σ σ √(2/π) - z √(Σ σ²), ECE + z √(Σ σ²)].
 
@@ -75,16 +80,12 @@ class CalibrationError(Reduced):
         """
         from scipy.special import ndtri
 
-        check(outputs, labels, 2)
-        sure = self._confidence(outputs)
-        reduced = self.reduce(outputs, labels)
-        bins, gap = reduced[:, 0].astype(np.int64), reduced[:, 1]
-        variance = np.bincount(bins, weights=np.maximum(sure * (1 - sure), gap**2), minlength=self.bins)
-        spread = np.sqrt(variance) / len(bins)
-        gaps = np.abs(np.bincount(bins, weights=gap, minlength=self.bins)) / len(bins)
+        sure, right, bins = self._answers(outputs, labels)
+        variance = self._per_bin(np.maximum(sure * (1 - sure), (sure - right) ** 2), bins) / len(bins)
+        spread, gaps = np.sqrt(variance), np.abs(self._per_bin(sure - right, bins))
         lifted = float(spread[gaps < 2 * spread].sum()) * math.sqrt(2 / math.pi)
         half = float(ndtri(0.5 + confidence / 2) * np.sqrt((spread**2).sum()))
-        value = self.value(reduced)
+        value = float(gaps.sum())
         return _intervals.within((value - lifted - half, value + half), 0, 1)
 
     def drop_interval(
@@ -97,24 +98,17 @@ class CalibrationError(Reduced):
         )
         return independent_difference(before, after).interval
 
-    def reduce(self, outputs: Array, labels: Array) -> Floats:
-        """(N, 2) bin, and confidence less 1 if the answer is right."""
+    def _answers(self, outputs: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.bool_], Array]:
+        """Confidence, whether the answer is right, and the bin: (N,) each."""
         check(outputs, labels, 2)
         refuse_nan(outputs)
-        confidence = self._confidence(outputs)
-        right = outputs.argmax(axis=1) == labels
-        bins = np.clip(np.ceil(confidence * self.bins) - 1, 0, self.bins - 1)
-        return np.stack([bins, confidence - right], axis=1)
-
-    def value(self, reduced: Floats) -> float:
-        """Sum over the bins of |Σ (confidence - right)|, by the number of samples."""
-        gaps = np.bincount(reduced[:, 0].astype(np.int64), weights=reduced[:, 1], minlength=self.bins)
-        return float(np.abs(gaps).sum() / len(reduced))
-
-    def _confidence(self, outputs: Array) -> Floats:
-        """(N,) the largest probability."""
         sure: Floats = np.exp(_log_probabilities(outputs, self.softmax).max(axis=1))
-        return sure
+        bins = np.clip(np.ceil(sure * self.bins) - 1, 0, self.bins - 1).astype(np.int64)
+        return sure, outputs.argmax(axis=1) == labels, bins
+
+    def _per_bin(self, terms: Floats, bins: Array) -> Floats:
+        """(B,) sum of the terms, over the number of all samples."""
+        return np.bincount(bins, weights=terms, minlength=self.bins) / len(bins)
 
 
 def _log_probabilities(outputs: Array, softmax: bool) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.metrics import NotMeasurable
-from edgeopt.metrics._reduced import Reduced
+from edgeopt.metrics._means import OfMeans
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -30,53 +31,53 @@ def _pairs(outputs: Array, targets: Array) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class MeanAbsoluteError(Reduced):
+class MeanAbsoluteError(OfMeans):
     """Mean of |output - target| over samples and outputs, in the unit of the target."""
 
     name = "mae"
     unit = ""
     better = "lower"
 
-    def reduce(self, outputs: Array, labels: Array) -> Floats:
-        """(N,) of each sample.
+    def terms(self, outputs: Array, labels: Array) -> Floats:
+        """(N, 1) of each sample.
 
         Raises:
             ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
         """
         found, wanted = _pairs(outputs, labels)
-        mean: Floats = np.abs(found - wanted).mean(axis=1)
+        mean: Floats = np.abs(found - wanted).mean(axis=1, keepdims=True)
         return mean
 
-    def value(self, reduced: Floats) -> float:
+    def value(self, means: Floats) -> float:
         """Their mean."""
-        return float(reduced.mean())
+        return float(means[0])
 
 
 @dataclass(frozen=True)
-class RootMeanSquaredError(Reduced):
+class RootMeanSquaredError(OfMeans):
     """√ of the mean of (output - target)² over samples and outputs, in the unit of the target."""
 
     name = "rmse"
     unit = ""
     better = "lower"
 
-    def reduce(self, outputs: Array, labels: Array) -> Floats:
-        """(N,) mean square of each sample.
+    def terms(self, outputs: Array, labels: Array) -> Floats:
+        """(N, 1) mean square of each sample.
 
         Raises:
             ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
         """
         found, wanted = _pairs(outputs, labels)
-        mean: Floats = ((found - wanted) ** 2).mean(axis=1)
+        mean: Floats = ((found - wanted) ** 2).mean(axis=1, keepdims=True)
         return mean
 
-    def value(self, reduced: Floats) -> float:
+    def value(self, means: Floats) -> float:
         """The root of their mean."""
-        return float(np.sqrt(reduced.mean()))
+        return math.sqrt(means[0])
 
 
 @dataclass(frozen=True)
-class RSquared(Reduced):
+class RSquared(OfMeans):
     """1 - Σ (output - target)² / Σ (target - mean)² of each output, averaged over the outputs with equal weights.
 
     Below 0 the outputs are worse than the mean of the targets. Source: the coefficient of determination, as
@@ -85,8 +86,8 @@ class RSquared(Reduced):
 
     name = "r2"
 
-    def reduce(self, outputs: Array, labels: Array) -> Floats:
-        """(N, 2, K) square errors and targets.
+    def terms(self, outputs: Array, labels: Array) -> Floats:
+        """(N, 3K) square errors, targets less their mean, and the squares of those.
 
         Raises:
             ValueError: Outputs (N, K) and targets (N,) or (N, K) do not fit.
@@ -95,13 +96,13 @@ class RSquared(Reduced):
         found, wanted = _pairs(outputs, labels)
         if (np.ptp(wanted, axis=0) == 0).any():
             raise NotMeasurable("the targets of an output are all the same, so that there is nothing to explain")
-        return np.stack([(found - wanted) ** 2, wanted - wanted.mean(axis=0)], axis=1)
+        centred = wanted - wanted.mean(axis=0)
+        return np.hstack([(found - wanted) ** 2, centred, centred**2])
 
-    def value(self, reduced: Floats) -> float:
-        """Of the square errors and targets."""
-        errors, targets = reduced[:, 0], reduced[:, 1]
-        spread = ((targets - targets.mean(axis=0)) ** 2).sum(axis=0)
-        return float((1 - errors.sum(axis=0) / spread).mean())
+    def value(self, means: Floats) -> float:
+        """Mean over the outputs."""
+        error, target, square = means.reshape(3, -1)
+        return float((1 - error / (square - target**2)).mean())
 
 
 PLUGINS = (MeanAbsoluteError(), RootMeanSquaredError(), RSquared())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeopt.metrics import NotMeasurable
 from edgeopt.metrics.regression import MeanAbsoluteError, RootMeanSquaredError, RSquared
+from edgeopt.statistics import bootstrap_interval, paired_bootstrap_interval
 
 MAE = MeanAbsoluteError()
 
@@ -66,12 +67,14 @@ def test_they_are_those_of_scikit_learn(seed, outputs, scale):
     assert RSquared().compute(found, targets) == pytest.approx(sklearn.metrics.r2_score(targets, found), rel=1e-9)
 
 
-def test_the_bootstrap_draws_whole_samples():
-    """It sees each sample once reduced, which must give what resampling the outputs themselves gives."""
+def test_the_bootstrap_is_that_of_whole_samples():
+    """It draws what each sample contributes, which gives what drawing the outputs themselves does."""
     random = np.random.default_rng(0)
     targets = random.standard_normal((80, 2))
     found = targets + random.standard_normal((80, 2)) / 2
-    rows = random.integers(0, 80, 80)
     for metric in (MAE, RootMeanSquaredError(), RSquared()):
-        reduced = metric.reduce(found, targets)
-        assert metric.value(reduced[rows]) == pytest.approx(metric.compute(found[rows], targets[rows]), rel=1e-12)
+        expected = bootstrap_interval(metric.compute, found, targets, seed=3).interval
+        assert metric.interval(found, targets, confidence=0.95, seed=3) == pytest.approx(expected, rel=1e-9)
+        worse = found + random.standard_normal((80, 2)) / 2
+        lost = paired_bootstrap_interval(metric.compute, found, worse, targets, seed=3).interval
+        assert metric.drop_interval(worse, found, targets, metric, confidence=0.95, seed=3) == pytest.approx(lost)
