@@ -44,7 +44,8 @@ def rate_interval(scores: Scores, kind: Kind, threshold: float, confidence: floa
     They are worth p (1 - p) / Var(p) independent ones, at most all. The variance is that of dyads that share a member:
     Fogliato, Patil and Perona, Confidence intervals for error rates in 1:1 matching tasks, International Journal of
     Computer Vision (2024), who recommend this interval. The normal quantile is Student's with one degree of freedom
-    less than there are identities.
+    less than there are identities. In simulations of a hundred people of unlike noise 95 % intervals cover 92 to 95 %,
+    see ``benchmarks/verification.py``; of thirty very unlike ones, 91 %.
     """
     from scipy.special import stdtrit
 
@@ -95,17 +96,23 @@ def design_effect(scores: Scores, kind: Kind, threshold: float) -> float:
 
 
 def _genuine_effect(scores: Scores, threshold: float) -> float:
-    """Pairs of one identity hang together, those of two do not."""
+    """Pairs of one identity hang together, those of two do not; n / (n - 1) for the rate is estimated as well."""
     trials, rate = scores.trials, scores.frr(threshold)
+    people = int(np.count_nonzero(trials.genuine))
     if rate in (0, 1):
-        return float(scores.genuine_count / np.count_nonzero(trials.genuine))
+        return float(scores.genuine_count / people)
     errors = np.bincount(scores.rejected_genuine(threshold), minlength=trials.people)
     residuals = errors - rate * trials.genuine
-    return max(1.0, float(residuals @ residuals) / (rate * (1 - rate) * scores.genuine_count))
+    variance = float(residuals @ residuals) * people / max(1, people - 1)
+    return max(1.0, variance / (rate * (1 - rate) * scores.genuine_count))
 
 
 def _impostor_effect(scores: Scores, threshold: float) -> float:
-    """Pairs that share an identity hang together: squared sums by identity, in which a pair is counted twice."""
+    """Pairs that share an identity hang together: squared sums by identity, in which a pair is counted twice.
+
+    Of n identities of unlike effects, each sum has lost 2 / n of its own to the rate, which is estimated as well: for
+    effects that add up the expectation is short by (n - 2)² / (n (n - 1)).
+    """
     trials, rate = scores.trials, scores.far(threshold)
     if rate in (0, 1):
         return float(scores.impostor_count / max(1, trials.people // 2))
@@ -116,4 +123,6 @@ def _impostor_effect(scores: Scores, threshold: float) -> float:
     codes, counts = np.unique(codes, return_counts=True)
     among = trials.between(*np.divmod(codes, trials.people))
     twice = float(counts @ counts - 2 * rate * (counts @ among) + rate**2 * trials.squares)
-    return max(1.0, (float(residuals @ residuals) - twice) / (rate * (1 - rate) * scores.impostor_count))
+    n = trials.people
+    variance = (float(residuals @ residuals) - twice) * n * (n - 1) / max(1, n - 2) ** 2
+    return max(1.0, variance / (rate * (1 - rate) * scores.impostor_count))
