@@ -22,6 +22,7 @@ NAMES = (
     "verdict_power",
     "verdict_cost",
     "report_scale",
+    "metrics",
 )
 
 

@@ -168,7 +168,7 @@ class MetricSpec(Frozen):
     args: dict[str, Any] = Field(default_factory=dict)
 
 
-_Parameters = dict[str, dict[str, Any]]
+_Parameters = dict[str, dict[str, Any] | None]
 
 
 def as_metric(value: Any) -> Any:

@@ -195,5 +195,8 @@ def test_only_evaluate_has_sets():
 def test_schema_is_for_editors():
     schema = Recipe.model_json_schema()
     assert schema["additionalProperties"] is False
+    word, spelled_out, short = schema["properties"]["metrics"]["items"]["anyOf"]
+    assert (word, spelled_out) == ({"type": "string"}, {"$ref": "#/$defs/MetricSpec"})
+    assert {one["type"] for one in short["additionalProperties"]["anyOf"]} == {"object", "null"}
     items = schema["properties"]["targets"]["items"]["anyOf"]
     assert {"type": "string"} in items
