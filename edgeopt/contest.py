@@ -240,6 +240,7 @@ class Contest:
         self, candidate: Candidate, choice: Choice, fixed: Mapping[str, list[Measurement]], timed: Sessions
     ) -> CandidateRecord:
         artifact = self.evaluated[candidate.id].compiled
+        roc = self.evaluated[candidate.id].evaluate.meta.get("roc", {})
         return CandidateRecord(
             id=candidate.id,
             runtime=candidate.runtime,
@@ -261,6 +262,7 @@ class Contest:
             selection=tuple(self._accuracy(candidate, "select").values()),
             rejected=choice.rejected.get(candidate.id, ""),
             placement=artifact.meta.get("placement", {}),
+            roc={name: tuple(values) for name, values in roc.items()},
         )
 
 

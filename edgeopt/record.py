@@ -64,6 +64,8 @@ class CandidateRecord:
         selection: Accuracy on the selection split, the only numbers that the choice looked at.
         rejected: Why it did not ship; empty for the shipped one.
         placement: Number of compiled operators per precision, such as ``{"i8": 14, "f32": 5}``.
+        roc: Of a model that verifies: ``threshold``, ``far`` and ``frr`` at falling thresholds on the evaluation split,
+            for charts; see :meth:`edgeopt.metrics.Metric.roc`.
     """
 
     id: str
@@ -76,6 +78,7 @@ class CandidateRecord:
     selection: tuple[Measurement, ...] = ()
     rejected: str = ""
     placement: Mapping[str, int] = field(default_factory=dict)
+    roc: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def measurement(self, metric: str) -> Measurement | None:
         """The measurement of ``metric``, ``None`` if there is none."""

@@ -117,6 +117,14 @@ class Metric(ABC):
         """(N,) whether each of the :meth:`decisions` is right; ``None`` if that is not known."""
         return self.hits(outputs, labels)
 
+    def roc(self, outputs: Array, labels: Any) -> Mapping[str, list[float]]:
+        """``threshold``, ``far`` and ``frr`` at about a hundred falling thresholds, for charts; empty if it has none.
+
+        Raises:
+            NotMeasurable: As in :meth:`compute`.
+        """
+        return {}
+
     def strata(self, labels: Any) -> Array | None:
         """(N,) classes within which the bootstrap draws, for a metric that is not defined without one of them."""
         return None

@@ -11,6 +11,7 @@ being asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,14 +24,28 @@ from edgeopt.verification import LEAST_IDENTITIES, Design, difference_interval, 
 
 Array = npt.NDArray[Any]
 
+_POINTS = 100
+
 
 @dataclass(frozen=True)
-class EqualErrorRate(Verification):
+class _OfCurve(Verification):
+    """What the metrics that are points of the ROC have in common."""
+
+    guard = "far_at"
+
+    def roc(self, outputs: Array, labels: Design) -> Mapping[str, list[float]]:
+        """The curve, to six digits."""
+        with measurable():
+            points = self.scores(outputs, labels).roc(_POINTS)
+        return {name: [float(f"{value:.6g}") for value in values] for name, values in points._asdict().items()}
+
+
+@dataclass(frozen=True)
+class EqualErrorRate(_OfCurve):
     """Where FAR and FRR are equal, between two points of the ROC on the straight line."""
 
     name = "eer"
     better = "lower"
-    guard = "far_at"
 
     @property
     def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
@@ -72,7 +87,7 @@ class EqualErrorRate(Verification):
 
 
 @dataclass(frozen=True)
-class _AtFar(Verification):
+class _AtFar(_OfCurve):
     """A rate at the threshold that gives a FAR on the same samples: what the model can do, not what production does.
 
     The threshold is the lowest one whose FAR is at most ``far``.
@@ -82,7 +97,6 @@ class _AtFar(Verification):
     """
 
     far: Share = 0.001
-    guard = "far_at"
 
     @property
     def label(self) -> str:

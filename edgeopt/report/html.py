@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.report import alarms, changes, charts, facts, gates, ledger, wording
+from edgeopt.report.error_rates import error_rates
 
 if TYPE_CHECKING:
     from edgeopt.compare import Comparison
@@ -91,6 +92,7 @@ def _charts(record: RunRecord, samples: Samples) -> Iterator[tuple[tuple[str, st
         if baseline is not None and target.shipped:
             svg = charts.distribution(samples.get(name, {}), baseline.id, target.shipped, f"distribution{number}")
             yield ("distribution", name), svg
+        yield ("error rates", name), error_rates(target, f"errors{number}")
 
 
 def _main_accuracy(target: TargetRecord) -> str:

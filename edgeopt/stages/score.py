@@ -82,6 +82,7 @@ class Score:
             ConfigError: The labels or columns do not fit a metric, or the user's own metric raised.
         """
         taken: dict[str, Measurement] = {}
+        roc: Mapping[str, list[float]] = {}
         with sharing.sharing():
             for spec in params.metrics:
                 metric = metrics.load(spec, ctx.root)
@@ -90,9 +91,10 @@ class Score:
                     taken |= {m.metric: m for m in one.measure()}
                     if not list(ctx.out.iterdir()):
                         one.write_decisions(ctx.out)
+                    roc = roc or one.roc()
         plain = [m for m in taken.values() if not m.metric.endswith(" drop")]
         summary = ", ".join(f"{m.metric} {'not measured' if m.value is None else f'{m.value:.4f}'}" for m in plain)
-        meta = {"split": params.split, "metrics": {name: asdict(m) for name, m in taken.items()}}
+        meta = {"split": params.split, "metrics": {name: asdict(m) for name, m in taken.items()}, "roc": roc}
         return StageOutput("scores", meta, summary)
 
 
@@ -141,6 +143,17 @@ class _One:
                 memory = io.BytesIO()
                 np.save(memory, values, allow_pickle=False)
                 (out / name).write_bytes(memory.getbuffer())
+
+    def roc(self) -> Mapping[str, list[float]]:
+        """Of the whole split; empty if the metric has none, the network does not work, or there are several sets."""
+        if self._broken() or data.SET in self.split.columns or self.metric.fitted_on:
+            return {}
+        try:
+            return self.metric.roc(
+                self._outputs("outputs"), self.metric.truth(self._known(self.split, "baseline", None))
+            )
+        except metrics.NotMeasurable:
+            return {}
 
     def _broken(self) -> Measurement | None:
         """What stands for every number if the network, or that which the number is relative to, does not work."""

@@ -125,7 +125,7 @@ class Scores:
 
     def roc(self, points: int = 200) -> Roc:
         """The curve at numbers of accepted impostors that grow by the same factor each: for charts, ROC and DET."""
-        thresholds = self.grid(1.0, points)
+        thresholds = self.grid(self._kept, points)
         far = np.array([self.far(t) for t in thresholds])
         frr = np.array([self.frr(t) for t in thresholds])
         return Roc(thresholds, far, frr)
@@ -139,10 +139,10 @@ class Scores:
             TooFew: It lies beyond what is kept.
         """
         ranks = np.unique(np.geomspace(1, self.impostor_count, points).round().astype(np.int64))
-        ranks = ranks[: int(np.searchsorted(ranks, depth * self.impostor_count)) + 1] - 1
-        if ranks[-1] >= len(self.impostor):
+        if depth > self._kept:
             raise _beyond(self.impostor, self.impostor_count)
-        levels = self.impostor_scores(ranks)
+        ranks = ranks[: int(np.searchsorted(ranks, depth * self.impostor_count)) + 1]
+        levels = self.impostor_scores(ranks[ranks <= self._kept * self.impostor_count] - 1)
         top = np.nextafter(levels[:1], np.float32(np.inf))
         return np.unique(np.concatenate([top, levels]))[::-1]
 
@@ -166,6 +166,11 @@ class Scores:
             curves = Curves.of(self, self.grid(depth), seed)
             self._curves[seed] = depth, curves
         return curves
+
+    @property
+    def _kept(self) -> float:
+        """Down to which FAR the scores are kept, ties or not."""
+        return 1.0 if len(self.impostor) == self.impostor_count else 0.99 * len(self.impostor) / self.impostor_count
 
     def impostor_scores(self, at: Any) -> npt.NDArray[np.float32]:
         """Scores of impostor pairs by their rank, 0 the highest."""

@@ -120,6 +120,7 @@ def test_int8_that_moves_the_scores_does_not_ship(folder: Path) -> None:
     assert after["threshold@far=0.01"].interval[0] > before["threshold@far=0.01"].value
     assert after["rank_agreement"].value > 0.7
     assert after["embedding_cosine"].value < 0.99
+    assert len(target.candidate("onnxruntime-int8").roc["far"]) > 20
     assert before["neighbour_flips"].value == 0 < after["neighbour_flips"].value
     report = (folder / "out" / "report.md").read_text()
     assert "threshold@far=0.01" in report

@@ -161,3 +161,12 @@ def test_what_is_kept_is_bounded():
             assert sharing.once(number, lambda number=number: number) == number
         assert sharing.once(0, lambda: "made again") == "made again"
         assert sharing.once(3 * sharing.KEPT - 1, lambda: "made again") == 3 * sharing.KEPT - 1
+
+
+def test_the_curve_for_charts_is_short_and_falls():
+    embeddings, identity = people(60, 5, noise=1.1)
+    curve = EqualErrorRate().roc(embeddings, Design(identity))
+    assert curve == TrueAcceptRate(far=0.01).roc(embeddings, Design(identity))
+    assert len(curve["far"]) == len(curve["frr"]) == len(curve["threshold"]) <= 101
+    assert curve["far"] == sorted(curve["far"])
+    assert curve["frr"] == sorted(curve["frr"], reverse=True)
