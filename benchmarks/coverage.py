@@ -26,6 +26,7 @@ Generate = Callable[[np.random.Generator, int], Array]
 
 _LENGTH = 4000
 _QUANTILES = (0.5, 0.9, 0.99)
+_HARDEST = ("p99", "drifting slowly")
 #: samples that fix the true quantile of a kind to a small part of an interval's width
 _POPULATION = 8_000_000
 
@@ -34,10 +35,12 @@ def coverage(options: Options) -> Result:
     """2000 simulations of every row; quick: 300."""
     count = 300 if options.quick else 2000
     rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count // 4)]
-    held = [float(row["coverage_percent"] or 0) for row in rows]
+    held = {(row["interval"], row["samples"]): float(row["coverage_percent"] or 0) for row in rows}
+    hardest = held.pop(_HARDEST)
     claims = [
-        Claim("lowest coverage of a 95 % interval, percent", min(held), 93.0, "at least"),
-        Claim("highest coverage of a 95 % interval, percent", max(held), 97.0),
+        Claim("lowest coverage of a 95 % interval but the next, percent", min(held.values()), 93.0, "at least"),
+        Claim("coverage of p99 of a series of 60 times the machine's memory, percent", hardest, 93.0, "at least"),
+        Claim("highest coverage of a 95 % interval, percent", max(held.values()), 97.0),
     ]
     return Result(claims, rows)
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from edgeopt.statistics.estimate import Estimate, Floats, rank, require_fractions, series
 
 #: numbers of batches whose means show slow drifts
-_BATCHES = (10, 20)
+_BATCHES = (8, 16)
 #: batches count only where they vary more than independent samples would, at this level
-_BATCH_LEVEL = 0.95
+_BATCH_LEVEL = 0.99
 
 
 def percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> Estimate:
@@ -30,14 +30,17 @@ def percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> 
     """
     require_fractions(q=q, confidence=confidence)
     ordered = np.sort(series(samples, "samples"))
-    return _between_ranks(ordered, q, confidence, len(ordered))
+    return _between_ranks(ordered, q, confidence)
 
 
 def serial_percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> Estimate:
     """As ``percentile_interval``, for samples that were taken one after the other on a machine that remembers.
 
-    Neighbours are alike where the machine drifts or changes between modes, so that n samples are worth fewer: the
-    ranks are those of ``effective_count`` independent samples, stretched over the n.
+    Neighbours are alike where the machine drifts or changes between modes, so that n samples are worth fewer. The
+    bounds are the samples at the levels that Jeffreys' interval gives for the share q of ``effective_count`` ones
+    (Brown, Cai and DasGupta, Interval estimation for a binomial proportion, Statistical Science 16, 2001); if all
+    count, they are those of ``percentile_interval``. It is too short for the outermost percentiles of a series that is
+    less than about a hundred times as long as the machine's memory.
 
     Args:
         samples: (n,) in the order of time, n ≥ 1.
@@ -46,7 +49,10 @@ def serial_percentile_interval(samples: Floats, q: float, confidence: float = 0.
     """
     require_fractions(q=q, confidence=confidence)
     taken = series(samples, "samples")
-    return _between_ranks(np.sort(taken), q, confidence, effective_count(taken, q, confidence))
+    ordered, count = np.sort(taken), effective_count(taken, q, confidence)
+    if count == len(taken):
+        return _between_ranks(ordered, q, confidence)
+    return _between_levels(ordered, q, confidence, count)
 
 
 def effective_count(samples: Floats, q: float, confidence: float = 0.95) -> int:
@@ -58,9 +64,9 @@ def effective_count(samples: Floats, q: float, confidence: float = 0.95) -> int:
     - the sum of autocovariances up to where the sum of a neighbouring pair is not positive, made non-increasing: the
       initial monotone sequence of Geyer, Practical Markov chain Monte Carlo (1992), section 3.3; degrees of freedom
       n / M for a window of M lags (Priestley, Spectral Analysis and Time Series, 1981, table 6.1);
-    - the variance of the means of 10 and of 20 batches (Schmeiser, Batch size effects in the analysis of simulation
+    - the variance of the means of 8 and of 16 batches (Schmeiser, Batch size effects in the analysis of simulation
       output, 1982), which sees drifts that are too slow for the first. It counts only where it is larger than that of
-      independent samples at the 5 % level, for most of the time it would only add noise.
+      independent samples at the 1 % level, for most of the time it would only add noise.
 
     The count is lowered by (z/t)², so that an interval made with the normal quantile is one with Student's.
 
@@ -117,19 +123,27 @@ def samples_needed(q: float, confidence: float = 0.95) -> int:
     return high
 
 
-def _between_ranks(ordered: npt.NDArray[np.float64], q: float, confidence: float, count: int) -> Estimate:
-    """The order statistics for ``count`` independent samples, stretched over all of ``ordered``."""
+def _between_ranks(ordered: npt.NDArray[np.float64], q: float, confidence: float) -> Estimate:
+    """The order statistics of independent samples."""
     n, alpha = len(ordered), 1 - confidence
-    low = _binomial_quantile(alpha / 2, count, q)
-    high = _binomial_quantile(1 - alpha / 2, count, q) + 1
-    below, above = low * n // count, math.ceil(high * n / count)
-    return Estimate(
-        value=float(ordered[rank(n, q) - 1]),
-        interval=(
-            float(ordered[below - 1]) if below >= 1 else None,
-            float(ordered[above - 1]) if high <= count else None,
-        ),
-    )
+    return _bounded(ordered, q, _binomial_quantile(alpha / 2, n, q), _binomial_quantile(1 - alpha / 2, n, q) + 1)
+
+
+def _between_levels(ordered: npt.NDArray[np.float64], q: float, confidence: float, count: int) -> Estimate:
+    """The order statistics at the bounds of the share q of ``count`` samples."""
+    from scipy.special import betaincinv
+
+    n, tail = len(ordered), (1 - confidence) / 2
+    below, above = q * count + 0.5, (1 - q) * count + 0.5
+    low, high = betaincinv(below, above, tail), betaincinv(below, above, 1 - tail)
+    return _bounded(ordered, q, math.floor(low * n), math.ceil(high * n) + 1)
+
+
+def _bounded(ordered: npt.NDArray[np.float64], q: float, low: int, high: int) -> Estimate:
+    """The q-quantile, and the ``low``-th and ``high``-th smallest samples where there are such."""
+    n = len(ordered)
+    bounds = (float(ordered[low - 1]) if low >= 1 else None, float(ordered[high - 1]) if high <= n else None)
+    return Estimate(float(ordered[rank(n, q) - 1]), bounds)
 
 
 def _initial_sequence(indicator: npt.NDArray[np.float64]) -> tuple[float, float]:
