@@ -176,6 +176,7 @@ def test_only_the_worst_are_kept_of_very_many(monkeypatch):
         assert part.threshold(far) == whole.threshold(far)
         assert part.frr(part.threshold(far)) == whole.frr(whole.threshold(far))
     assert part.resampled(0.01, 0).frr.std() > 0
+    assert 0.15 < part.roc().far[-1] < 0.2
     with pytest.raises(TooFew, match="more than 2,000 errors"):
         part.far(-0.5)
     with pytest.raises(TooFew, match="give a shorter list"):
