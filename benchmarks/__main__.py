@@ -23,6 +23,7 @@ NAMES = (
     "verdict_cost",
     "report_scale",
     "metrics",
+    "verification",
 )
 
 
