@@ -3,10 +3,10 @@
 The same: data and splits, weights, library versions, one thread; pruning to the same widths by torch-pruning; loss,
 optimizer, schedule, batches, epochs and choice of the best epoch of distillation; two exports with the preprocessing
 folded in, checked against torch; quantization by NNCF and ONNX Runtime with the same options; six saved models;
-accuracy at the same points, sample by sample; and latency of three candidates and a copy of the float one, interleaved,
-for the same seconds after the same warm-up.
+accuracy at the same points, sample by sample; and latency of three candidates and a copy of the float one, interleaved, in
+as many fresh processes, for the same seconds.
 
-Not the same, always to edgeopt's disadvantage: everything runs in this one process, where edgeopt runs compiled models
+Not the same, always to edgeopt's disadvantage: all but timing runs in this one process, where edgeopt runs models
 in fresh agents; there is no peak memory, no layer map, no interval, no check that the files hold what was asked for, no
 hashing, no store and no report; and it is given the widths that edgeopt searches.
 """
@@ -97,8 +97,8 @@ def main() -> None:
             for split in ("evaluate", "select"):
                 note(f"{runtime}-{candidate}", open_(compiled[candidate]), split)
         with phase("measure"):
-            runs = {name: open_(file) for name, file in {**compiled, "again": compiled["float"]}.items()}
-            timed[runtime] = runtimes.latency(runs, splits["evaluate"][0][:64], given.seconds)
+            files = {**compiled, "again": compiled["float"]}
+            timed[runtime] = runtimes.latency(runtime, files, splits["evaluate"][0][:64], given.seconds)
     results = {"macs": macs, "scores": scores, "p50_ms": timed}
     (given.out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
