@@ -3,8 +3,8 @@
 The same: data and splits, weights, library versions, one thread; pruning to the same widths by torch-pruning; loss,
 optimizer, schedule, batches, epochs and choice of the best epoch of distillation; two exports with the preprocessing
 folded in, checked against torch; quantization by NNCF and ONNX Runtime with the same options; six saved models;
-accuracy at the same points, sample by sample; and latency of three candidates and a copy of the float one, interleaved, in
-as many fresh processes, for the same seconds.
+accuracy at the same points, sample by sample; and latency of three candidates and a copy of the float one, interleaved,
+in as many fresh processes, for the same seconds.
 
 Not the same, always to edgeopt's disadvantage: all but timing runs in this one process, where edgeopt runs models
 in fresh agents; there is no peak memory, no layer map, no interval, no check that the files hold what was asked for, no
