@@ -153,7 +153,7 @@ def benchmark(options: Options) -> Result:
     )
     full = json.loads(done.stdout.splitlines()[-1])
     same = against_scikit_learn(400 if options.quick else 1492)
-    covers = coverage(200 if options.quick else 1000)
+    covers = coverage(200 if options.quick else 2000)
     rates = [float(row["coverage"] or 0) for row in covers]
     claims = [
         Claim("seconds for EER, TAR at 3 FARs and what becomes of their thresholds, 10⁷ pairs", full["seconds"], 30),

@@ -44,7 +44,7 @@ def rate_interval(scores: Scores, kind: Kind, threshold: float, confidence: floa
     They are worth p (1 - p) / Var(p) independent ones, at most all. The variance is that of dyads that share a member:
     Fogliato, Patil and Perona, Confidence intervals for error rates in 1:1 matching tasks, International Journal of
     Computer Vision (2024), who recommend this interval. The normal quantile is Student's with one degree of freedom
-    less than there are identities. In simulations of a hundred people of unlike noise 95 % intervals cover 92 to 95 %,
+    less than there are identities. In simulations of a hundred people of unlike noise 95 % intervals cover 94 %,
     see ``benchmarks/verification.py``; of thirty very unlike ones, 91 %.
     """
     from scipy.special import stdtrit
