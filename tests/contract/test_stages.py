@@ -12,7 +12,7 @@ import edgeopt.stages
 from edgeopt import registry
 from edgeopt.stage import Params
 
-KINDS = {"torch", "onnx", "onnx-qdq", "openvino-ir", "ort-model", "openvino-model", "scores"}
+KINDS = {"torch", "onnx", "onnx-qdq", "openvino-ir", "ort-model", "openvino-model", "outputs", "scores"}
 STAGES = registry.builtin("stages")
 
 
