@@ -81,4 +81,4 @@ class StoreError(EdgeoptError):
 
 
 class TrackingError(EdgeoptError):
-    """A tracking server cannot be reached, or does not take what it is sent. The results are complete in their folder."""
+    """A tracking server cannot be reached, or refuses what it is sent. The results are complete in their folder."""
