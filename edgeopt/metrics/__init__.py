@@ -322,13 +322,22 @@ def drop(
     name = f"{metric.label} drop"
     try:
         sign = 1.0 if metric.better == "higher" else -1.0
-        value = sign * (_finite(reference.compute(baseline, labels)) - _finite(metric.compute(outputs, labels)))
+        value = sign * (_finite(reference.compute(baseline, labels)) - _finite(metric.compute(outputs, labels))) + 0.0
         low, high = metric.drop_interval(outputs, baseline, labels, reference, confidence=confidence, seed=seed)
     except NotMeasurable as error:
         return measurement(metric, name, None, None, len(outputs), confidence, better="lower", why=str(error))
     if sign < 0:
         low, high = None if high is None else -high, None if low is None else -low
-    return measurement(metric, name, value, (low, high), len(outputs), confidence, better="lower")
+    why = _disagreement(reference.hits(baseline, labels), metric.hits(outputs, labels))
+    return measurement(metric, name, value, (low, high), len(outputs), confidence, better="lower", why=why)
+
+
+def _disagreement(before: Array | None, after: Array | None) -> str:
+    """Samples that were right before and are not, and the other way round, with the test of both being as many."""
+    if before is None or after is None or (before == after).all():
+        return ""
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    return f"{lost} samples lost and {won} won; exact McNemar p = {statistics.mcnemar_exact(before, after):.2g}"
 
 
 def _finite(value: float) -> float:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from edgeopt.metrics import Metric, NotMeasurable, sharing
 from edgeopt.recipe import MetricSpec
-from edgeopt.statistics import trials_needed
+from edgeopt.statistics import smallest_proportion, trials_needed
 from edgeopt.verification import Design, Scores, Similarity, TooFew, prepare
 
 Array = npt.NDArray[Any]
@@ -79,7 +79,7 @@ class Verification(Metric):
         if isinstance(far, float) and impostors < (needed := trials_needed(far)):
             raise NotMeasurable(
                 f"a FAR of {plain(far)} needs at least {needed:,} impostor pairs (rule of three), there are "
-                f"{impostors:,}"
+                f"{impostors:,}" + (f", enough for {smallest_proportion(impostors):.2g}" if impostors else "")
             )
 
     def scores(self, outputs: Array, labels: Design) -> Scores:

@@ -62,6 +62,7 @@ def test_the_drop_of_a_share_looks_at_the_samples_in_pairs():
     assert found.value == pytest.approx(9 / n)
     assert found.better == "lower"
     hits = TopK(1).hits
+    assert found.why == "10 samples lost and 1 won; exact McNemar p = 0.012"  # 2 (1 + 11) / 2¹¹
     expected = statistics.paired_proportion_difference(hits(baseline, labels), hits(worse, labels), 0.95)
     assert found.interval == expected.interval
     alone = metrics.score(TopK(1), worse, labels, **SETTINGS)
