@@ -83,7 +83,9 @@ def test_few_people_give_a_value_without_an_interval():
 
 def test_a_far_that_the_pairs_cannot_resolve_is_refused_with_the_number_needed():
     _, identity = people(10, 5)
-    with pytest.raises(NotMeasurable, match=r"FAR of 0.0001 needs at least 29,956 impostor pairs .* there are 1,125, enough for 0.0027"):
+    with pytest.raises(
+        NotMeasurable, match=r"FAR of 0.0001 needs at least 29,956 impostor pairs .* there are 1,125, enough for 0.0027"
+    ):
         TrueAcceptRate(far=0.0001).require(Design(identity), fitting=False)
     TrueAcceptRate(far=0.01).require(Design(identity), fitting=False)
 
