@@ -80,7 +80,7 @@ class Chain:
     def drop(self) -> LedgerRow | None:
         """The step at which the metric got worse most; ``None`` if it never did."""
         worst = max(self.rows, key=lambda row: row.loss)
-        return worst if worst.loss > 0 else None
+        return worst if worst.loss > wording.ROUNDING else None
 
 
 def rows(record: RunRecord) -> Mapping[str, tuple[LedgerRow, ...]]:
@@ -150,7 +150,7 @@ def where(metric: str, found: Sequence[Chain]) -> str:
     text = f"{metric} goes from {ends} ({worst.rows[-1].label}), a change of {change}"
     text += f", the worst of the {len(ship)} that ship." if len(ship) > 1 else "."
     drop = worst_drop(found)
-    if drop is None or drop.change == "0":
+    if drop is None:
         return f"{text} No step made it worse."
     clearly = "beyond" if drop.beyond_intervals else "within"
     text += f" The largest loss of one step is at {drop.label}: {drop.change}, {clearly} the intervals"

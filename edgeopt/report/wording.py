@@ -29,6 +29,8 @@ INTERVAL_NOTE = "A ? inside brackets means that the samples cannot bound that si
 
 INVALID_WAIVERS = frozenset({"expired", "unused"})  # these fail the run
 
+ROUNDING = 1e-12  # a difference of two proportions below this is only the rounding of the subtraction
+
 _RATIO_UNITS = frozenset({"×", "x", "ratio"})
 _NAMED_GATES = 3  # how many gates the one-sentence decision spells out
 
@@ -92,7 +94,8 @@ def verdict(outcome: str) -> str:
 def number(value: float | None, unit: str = "") -> str:
     """One value with its unit: ``0.412 ms``, ``0.62×``, ``0.9883``, ``12 rows``.
 
-    Quantities with a unit have three significant digits, numbers without one (accuracies, error rates) four decimals.
+    Quantities with a unit have three significant digits, numbers without one (accuracies, error rates) four decimals
+    or, below 0.001, two significant digits: ``0.000041``, ``4.1e-08``.
     """
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
@@ -138,7 +141,13 @@ def _significant(value: float, digits: int = 3) -> str:
 def _fixed(value: float, decimals: int) -> str:
     if abs(value) >= 10:
         return _significant(value, 4)
-    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
+    if abs(value) < ROUNDING:
+        return f"{0:.{decimals}f}"
+    if abs(value) < 1e-6:
+        return f"{value:.1e}"
+    if abs(value) < 0.001:
+        return _significant(value, 2)
+    return f"{value:.{decimals}f}"
 
 
 def change(value: float, unit: str = "") -> str:

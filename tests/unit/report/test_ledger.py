@@ -16,7 +16,7 @@ from edgeopt.report import ledger
         ("distilled", "+0.0185", "pruned"),
         ("compiled · cpu-openvino · openvino-float", "0", "trained"),
         ("compiled · cpu-openvino · openvino-float-pruned", "0", "exported"),
-        ("quantized · cpu-onnxruntime · onnxruntime", "-0.0006", "exported"),
+        ("quantized · cpu-onnxruntime · onnxruntime", "-0.00060", "exported"),
         ("compiled · cpu-onnxruntime · onnxruntime-int8-pruned", "0", "quantized"),
     ],
 )
@@ -73,6 +73,18 @@ def test_a_loss_is_one_in_the_direction_of_the_metric(record, better, values, st
 
 def test_nothing_lost_is_said(record):
     run = replace(record, ledger=_points(0.9, 0.9, 0.95))
+    assert ledger.where("m", ledger.chains(run, ledger.rows(run)["m"])).endswith("No step made it worse.")
+
+
+def test_a_small_rate_that_got_worse_is_said(record):
+    run = replace(record, ledger=_points(1e-5, 4e-5, better="lower"))
+    text = ledger.where("m", ledger.chains(run, ledger.rows(run)["m"]))
+    assert text.startswith("m goes from 0.000010 (s0) to 0.000040 (s1), a change of +0.000030.")
+    assert "The largest loss of one step is at s1: +0.000030" in text
+
+
+def test_the_rounding_of_a_subtraction_is_no_loss(record):
+    run = replace(record, ledger=_points(0.1 + 0.2, 0.3))
     assert ledger.where("m", ledger.chains(run, ledger.rows(run)["m"])).endswith("No step made it worse.")
 
 

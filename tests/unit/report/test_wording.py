@@ -25,7 +25,14 @@ from edgeopt.report import wording
         (0.0042, "×", "0.0042×"),
         (1.5, "x", "1.50×"),
         (0.98829, "", "0.9883"),
-        (-0.00001, "", "0.0000"),
+        (0.0, "", "0.0000"),
+        (-1e-16, "", "0.0000"),
+        (0.000041, "", "0.000041"),
+        (-0.00001, "", "-0.000010"),
+        (0.00045, "", "0.00045"),
+        (0.0009999, "", "0.0010"),
+        (4.1e-8, "", "4.1e-08"),
+        (0.00123, "", "0.0012"),
         (None, "ms", "not measured"),
         (math.nan, "", "not measured"),
     ],
@@ -39,6 +46,9 @@ def test_numbers_have_the_digits_that_their_unit_deserves(value, unit, text):
     [
         ((0.97912, 0.99412), "", "[0.979, 0.994]"),
         ((0.98812, 0.98998), "", "[0.9881, 0.9900]"),
+        ((3e-5, 5e-5), "", "[0.000030, 0.000050]"),
+        ((0.00042, 0.03), "", "[0.00042, 0.030]"),
+        ((0.0, 5e-5), "", "[0.0000, 0.000050]"),
         ((0.405, None), "ms", "[0.405, ?]"),
         ((0.6, 0.65), "×", "[0.60, 0.65]"),
         ((None, None), "ms", ""),
@@ -49,10 +59,10 @@ def test_intervals_say_what_they_cannot_bound(bounds, unit, text):
     assert wording.interval(bounds, unit) == text
 
 
-@given(st.floats(1e-6, 1e6), st.sampled_from(["ms", "MiB", "×", ""]))
+@given(st.floats(1e-9, 1e6), st.sampled_from(["ms", "MiB", "×", ""]))
 def test_a_printed_number_is_close_to_the_number(value, unit):
     printed = float(wording.number(value, unit).rstrip("× msMiB"))
-    assert printed == pytest.approx(value, rel=0.051 if unit == "×" else 0.0051, abs=5e-5 if unit == "" else 0)
+    assert printed == pytest.approx(value, rel={"×": 0.051, "": 0.0501}.get(unit, 0.0051))
 
 
 @given(st.text(st.characters()))
@@ -89,7 +99,10 @@ def test_durations(value, text):
     assert wording.seconds(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(-0.0022, "-0.0022"), (0.01, "+0.0100"), (-0.00001, "0"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(-0.0022, "-0.0022"), (0.01, "+0.0100"), (-0.00001, "-0.000010"), (3e-5, "+0.000030"), (1e-16, "0"), (0.0, "0")],
+)
 def test_changes_have_a_sign_unless_nothing_would_be_seen(value, text):
     assert wording.change(value) == text
 
