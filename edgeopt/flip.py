@@ -56,17 +56,35 @@ def _decided(scores: Artifact) -> tuple[Array, Array]:
 def _right(before: int, after: int) -> Literal["before", "after", "neither", "unknown"]:
     if before < 0 or after < 0:
         return "unknown"
+    if before and after:
+        return "unknown"  # both decisions count as right, so nothing is lost or gained
     return "before" if before else "after" if after else "neither"
 
 
 def _image(sample: Array) -> str:
-    """A raw sample (H, W, C) as a PNG in a ``data:`` URL, or nothing if it is no image."""
-    if sample.ndim != 3 or sample.shape[2] not in (1, 3) or sample.dtype != np.uint8:
+    """A raw sample (H, W, C) as a PNG in a ``data:`` URL, or nothing if it is no image.
+
+    Images are uint8, grey, RGB or RGBA, and float, grey or RGB, in 0..1 or 0..255.
+    """
+    if sample.ndim != 3:
+        return ""
+    channels = sample.shape[2]
+    if sample.dtype.kind == "f" and channels in (1, 3):
+        sample = _pixels(sample)
+    if sample.dtype != np.uint8 or channels not in (1, 3, 4):
         return ""
     from PIL import Image
 
-    picture = Image.fromarray(sample[:, :, 0] if sample.shape[2] == 1 else sample)
+    picture = Image.fromarray(sample[:, :, 0] if channels == 1 else sample)
     picture.thumbnail((_PIXELS, _PIXELS))
     memory = io.BytesIO()
     picture.save(memory, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}"
+
+
+def _pixels(sample: Array) -> Array:
+    """Floats in 0..1 or 0..255 as uint8; others, such as normalised ones, as they are: their range is not known."""
+    low, high = sample.min(), sample.max()
+    if not (low >= 0 and high <= 255):
+        return sample
+    return np.rint(sample * 255 if high <= 1 else sample).astype(np.uint8)

@@ -146,7 +146,7 @@ class FlipRecord:
         sample: Index in the split.
         label: The truth, as text; empty if there is none for a single sample.
         before, after: Decision of the float baseline and of what ships, as text.
-        right: Which of them is right: ``before`` is a sample that the optimisation lost.
+        right: Which of them is right: ``before`` is a sample that the optimisation lost; ``unknown`` also if both are.
         image: The sample as a ``data:image/png;base64,`` URL, at most 96 pixels wide; empty if it is no image or the
             data are private.
     """

@@ -176,7 +176,7 @@ def flips(target: TargetRecord) -> tuple[tuple[str, str, tuple[FlipRecord, ...]]
         ("before", "Lost", "the float baseline is right, what ships is wrong"),
         ("after", "Gained", "the float baseline is wrong, what ships is right"),
         ("neither", "Wrong in another way", "both are wrong"),
-        ("unknown", "Changed", "the truth is not known"),
+        ("unknown", "Changed", "both count as right, or the truth is not known"),
     )
     found = ((title, text, tuple(f for f in target.flips if f.right == right)) for right, title, text in groups)
     return tuple(group for group in found if group[2])

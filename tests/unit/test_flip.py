@@ -30,6 +30,10 @@ def split(count: int, shape: tuple[int, ...] = (8, 8, 3), labels: bool = True) -
     return Split("evaluate", samples, np.arange(count) % 3 if labels else None, "")
 
 
+def _shown(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+
+
 def test_which_flipped_and_who_was_right(tmp_path):
     labels = np.array([0, 1, 2, 0, 1])
     was, now = np.array([0, 1, 0, 1, 1]), np.array([0, 2, 2, 2, 1])
@@ -40,6 +44,12 @@ def test_which_flipped_and_who_was_right(tmp_path):
         (2, "2", "0", "2", "after"),
         (3, "0", "1", "2", "neither"),
     ]
+
+
+def test_a_sample_that_both_get_right_is_not_lost(tmp_path):
+    right = np.ones(2, np.int8)
+    before, after = scores(tmp_path, "a", np.array([0, 1]), right), scores(tmp_path, "b", np.array([0, 2]), right)
+    assert [one.right for one in flips(before, after, split(2), private=False)] == ["unknown"]
 
 
 def test_a_model_against_itself_flips_nothing(tmp_path):
@@ -75,7 +85,32 @@ def test_an_image_is_a_small_png(tmp_path, shape):
         np.testing.assert_array_equal(np.asarray(shown), expected)
 
 
-@pytest.mark.parametrize("shape", [(40,), (8, 8), (8, 8, 4)])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (8, 8, 3)])
+@pytest.mark.parametrize("scale", [1 / 255, 1.0])
+def test_floats_in_a_known_range_are_shown_as_their_pixels(shape, scale):
+    pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    pixels[0, 0] = 255
+    np.testing.assert_array_equal(_shown(flip._image((pixels * scale).astype(np.float32))), pixels.squeeze())
+
+
+def test_transparency_is_kept():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    np.testing.assert_array_equal(_shown(flip._image(pixels)), pixels)
+
+
+@pytest.mark.parametrize("value", [-0.5, 300.0, np.nan])
+def test_floats_in_an_unknown_range_are_not_shown(value):
+    sample = np.zeros((8, 8, 3), np.float32)
+    sample[0, 0, 0] = value
+    assert flip._image(sample) == ""
+
+
+@pytest.mark.parametrize("sample", [np.zeros((8, 8, 4), np.float32), np.zeros((8, 8, 3), np.int16)])
+def test_other_kinds_of_numbers_are_not_shown(sample):
+    assert flip._image(sample) == ""
+
+
+@pytest.mark.parametrize("shape", [(40,), (8, 8), (8, 8, 5)])
 def test_what_is_no_image_is_not_shown(tmp_path, shape):
     before, after = scores(tmp_path, "a", np.zeros(2)), scores(tmp_path, "b", np.ones(2))
     assert {one.image for one in flips(before, after, split(2, shape), private=False)} == {""}
