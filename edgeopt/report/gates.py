@@ -10,6 +10,8 @@ from edgeopt.report import wording
 if TYPE_CHECKING:
     from edgeopt.record import RunRecord, TargetRecord, VerdictRecord
 
+_WORST_FIRST = ("fail", "inconclusive", "not_measured", "waived", "pass")
+
 
 def names(record: RunRecord) -> tuple[str, ...]:
     """All gates of all targets, in the order in which they first occur."""
@@ -17,8 +19,9 @@ def names(record: RunRecord) -> tuple[str, ...]:
 
 
 def verdict_of(target: TargetRecord, gate: str) -> VerdictRecord | None:
-    """The verdict on ``gate``; ``None`` if the target has no such gate."""
-    return next((v for v in target.verdicts if v.gate == gate), None)
+    """The verdict on ``gate``, the worst if several have that name; ``None`` if the target has no such gate."""
+    found = (v for v in target.verdicts if v.gate == gate)
+    return min(found, key=lambda verdict: _WORST_FIRST.index(verdict.outcome), default=None)
 
 
 def no_verdict(target: TargetRecord) -> str:

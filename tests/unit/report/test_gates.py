@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,17 @@ def test_a_threshold_is_common_only_if_all_targets_have_the_same(record):
     target = record.targets["cpu"]
     other = replace(target, verdicts=(replace(target.verdicts[0], limit=0.9),))
     assert gates.common_limit(replace(record, targets={**record.targets, "cpu": other}), "top1 min") == ""
+
+
+@pytest.mark.parametrize(
+    "outcomes", [*itertools.combinations(("fail", "inconclusive", "not_measured", "waived", "pass"), 2)]
+)
+def test_of_two_gates_with_one_name_the_worst_shows(passing, outcomes):
+    target = passing.targets["cpu-openvino"]
+    verdicts = [replace(target.verdicts[0], outcome=outcome) for outcome in outcomes]
+    for order in (verdicts, verdicts[::-1]):
+        found = gates.verdict_of(replace(target, verdicts=tuple(order)), verdicts[0].gate)
+        assert found.outcome == outcomes[0]
 
 
 def test_exact_numbers_are_never_wrong_by_chance(passing):
