@@ -35,19 +35,18 @@ def _parts(record: RunRecord, console: Console) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for name, target in record.targets.items():
         parts += [_heading(name, target), *_table(target, console), *_complaints(target)]
-    parts += _alarms(record)
+    loud = _alarms(record)
+    parts += [Text.assemble((f"! {alarm.title}", _STYLES[alarm.tone]), f"\n  {alarm.text}\n") for alarm in loud]
     answer = wording.decision(record)
     outcome = {wording.SHIP: "pass", wording.DONT_SHIP: "fail"}.get(answer.word, "inconclusive")
-    parts += [Text.assemble((answer.word, _STYLES[outcome]), f"  {answer.sentence}")]
+    sentence = f"{answer.sentence} {alarms.reminder(loud, 'above')}".rstrip()
+    parts += [Text.assemble((answer.word, _STYLES[outcome]), f"  {sentence}")]
     return parts
 
 
-def _alarms(record: RunRecord) -> list[Text]:
+def _alarms(record: RunRecord) -> list[alarms.Alarm]:
     """What must not be missed; waived gates stand among the complaints of their target already."""
-    from rich.text import Text
-
-    loud = [alarm for alarm in alarms.alarms(record) if alarm.tone != "waived"]
-    return [Text.assemble((f"! {alarm.title}", _STYLES[alarm.tone]), f"\n  {alarm.text}\n") for alarm in loud]
+    return [alarm for alarm in alarms.alarms(record) if alarm.tone != "waived"]
 
 
 def _heading(name: str, target: TargetRecord) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from edgeopt.measure import Measurement
     from edgeopt.record import Interval, RunRecord, TargetRecord
 
-#: False accepts at the threshold that the float model has in production, such as ``far@float=0.001`` or, of one of
-#: several evaluation sets, ``far@float=0.001[outdoor]``.
-_TRANSFERRED = re.compile(r"far@float=(?P<far>[^\[\]\s]+)(?P<set>\[[^\]]*\])?")
+#: False accepts at the threshold that production has: the float model's at a FAR, such as ``far@float=0.001``, or a
+#: given one, such as ``far@threshold=0.42``. Of one of several evaluation sets: ``far@float=0.001[outdoor]``.
+_TRANSFERRED = re.compile(r"far@(?P<by>float|threshold)=(?P<at>[^\[\]\s]+)(?P<set>\[[^\]]*\])?")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ def alarms(record: RunRecord) -> tuple[Alarm, ...]:
     return tuple(sorted(per_target, key=lambda alarm: order.index(alarm.tone)))
 
 
+def reminder(found: Sequence[Alarm], where: Literal["above", "below"]) -> str:
+    """What the decision ends with if an alarm is red, so that a SHIP never stands alone; empty if none is."""
+    if not any(alarm.tone == "fail" for alarm in found):
+        return ""
+    return f"Read the {wording.count(len(found), 'alarm') if len(found) > 1 else 'alarm'} {where} before you sign."
+
+
 def _thresholds(name: str, target: TargetRecord) -> Iterator[Alarm]:
     """Whether what ships accepts more impostors than the float model at the float model's threshold."""
     shipped, baseline = facts.shipped_of(target), facts.baseline_of(target)
@@ -55,9 +62,12 @@ def _thresholds(name: str, target: TargetRecord) -> Iterator[Alarm]:
         lost = drop.interval[0] if drop and drop.interval else None if low is None else low - before.value
         rates = f"{_rate(after)} instead of {_rate(before)}"
         growth = _growth(after.value, (low, high), before.value)
-        new = _recalibrated(shipped.measurement(f"threshold@far={match['far']}{match['set'] or ''}"))
+        fitted = match["by"] == "float"  # at a FAR, so that there may be a new threshold for the same one
+        found = shipped.measurement(f"threshold@far={match['at']}{match['set'] or ''}") if fitted else None
+        new = _recalibrated(found)
         where = f"on {clean(name)}{' ' + match['set'] if match['set'] else ''}"
-        kept = "equal error rate" if match["far"] == "eer" else f"FAR {match['far']}"
+        point = "equal error rate" if match["at"] == "eer" else f"FAR {match['at']}"
+        kept = point if fitted else match["at"]
         text = (
             f"At the threshold that the float model has in production ({kept}), {clean(shipped.id)} accepts {rates} of "
             "the impostors"

@@ -74,9 +74,10 @@ def _decision(record: RunRecord) -> Iterator[str]:
     answer = wording.decision(record)
     yield f"# {escape(record.recipe.name)}: {answer.word}"
     yield ""
-    yield escape(answer.sentence)
+    found = alarms.alarms(record)
+    yield " ".join(filter(None, (escape(answer.sentence), alarms.reminder(found, "below"))))
     yield ""
-    for alarm in alarms.alarms(record):
+    for alarm in found:
         yield f"> **{escape(alarm.title)}**"
         yield f"> {escape(alarm.text)}"
         yield ""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 
-from edgeopt.report import alarms
+from edgeopt.console import print_summary
+from edgeopt.report import alarms, html
 from edgeopt.report.markdown import escape, render
 from tests import made_up_run
 from tests.made_up_run import measured
@@ -19,10 +21,10 @@ def _titles(run) -> list[str]:
     return [alarm.title for alarm in alarms.alarms(run)]
 
 
-def _with_far(run, before, after, suffix="", *more):
+def _with_far(run, before, after, suffix="", *more, at="float=0.001"):
     """``cpu`` with false accepts (value, low, high) at the float threshold, of its float baseline and of what ships."""
     cpu = run.targets["cpu"]
-    metric = f"far@float=0.001{suffix}"
+    metric = f"far@{at}{suffix}"
 
     def fitted(candidate):
         value, low, high = after if candidate.id == cpu.shipped else before
@@ -80,6 +82,37 @@ def test_a_paired_difference_outweighs_two_intervals_that_touch(record):
 def test_every_evaluation_set_is_looked_at(record):
     run = _with_far(record, (0.017, 0.014, 0.02), (0.056, 0.051, 0.062), "[outdoor]")
     assert "on cpu [outdoor]: false accepts grow 3.3×" in _titles(run)[0]
+
+
+@pytest.mark.parametrize("suffix", ["", "[indoor]"])
+def test_a_threshold_that_production_gave_is_as_loud(record, suffix):
+    new = measured("threshold@far=0.42", 0.5, "1", (0.4, 0.6))  # of a FAR of 0.42, not of this threshold
+    run = _with_far(record, (0.017, 0.014, 0.02), (0.056, 0.051, 0.062), suffix, new, at="threshold=0.42")
+    (alarm,) = alarms.alarms(run)
+    where = f"on cpu {suffix}".strip()
+    assert alarm.title == f"Do not keep the float model's threshold {where}: false accepts grow 3.3× [3, 3.6]"
+    assert alarm.text.startswith("At the threshold that the float model has in production (0.42), ")
+    assert "5.6 % [5.1, 6.2] instead of 1.7 % [1.4, 2]" in alarm.text
+    assert alarm.text.endswith("Calibrate a new threshold before it ships.")
+
+
+def test_a_ship_with_a_red_alarm_says_so_on_the_line_of_the_decision(passing):
+    cpu = replace(passing.targets["cpu-openvino"], disturbed=())
+    run = replace(passing, targets={"cpu": cpu})
+    red = _with_far(run, (0.017, 0.014, 0.02), (0.056, 0.051, 0.062))
+    stream = io.StringIO()
+    print_summary(red, stream)
+    assert render(red, {}).splitlines()[2].endswith("on 1 target. Read the alarm below before you sign.")
+    assert "on 1 target. <strong>Read the alarm below before you sign.</strong>" in html.render(red, {})
+    assert stream.getvalue().splitlines()[-1].startswith("SHIP")
+    assert " ".join(stream.getvalue().split()).endswith("on 1 target. Read the alarm above before you sign.")
+
+
+def test_the_reminder_counts_all_alarms_and_stays_away_if_none_is_red(eventful):
+    found = alarms.alarms(eventful)
+    assert alarms.reminder(found, "below") == "Read the 4 alarms below before you sign."
+    assert alarms.reminder([alarm for alarm in found if alarm.tone != "fail"], "below") == ""
+    assert alarms.reminder((), "below") == ""
 
 
 def test_no_false_accepts_before_is_no_division(record):
