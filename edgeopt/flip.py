@@ -87,4 +87,5 @@ def _pixels(sample: Array) -> Array:
     low, high = sample.min(), sample.max()
     if not (low >= 0 and high <= 255):
         return sample
-    return np.rint(sample * 255 if high <= 1 else sample).astype(np.uint8)
+    pixels: Array = np.rint(sample * 255 if high <= 1 else sample).astype(np.uint8)
+    return pixels
