@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -165,16 +165,29 @@ def build(spec: MetricSpec) -> Metric | None:
 
     Raises:
         registry.UnknownPlugin: There is none of that name.
-        ValueError: A parameter is unknown or wrong; the message starts with its name.
+        ValueError: A parameter is unknown or wrong, and the message starts with its name; or the metric is unfit, or
+            cannot be called so.
     """
+    if spec.factory is not None:
+        why = _label_problem(spec.name)
+        made = None
+    else:
+        made = _with_parameters(spec)
+        why = unfit(made)
+    if why:
+        raise ValueError(f"{spec.name}: {why}")
+    return made
+
+
+def _with_parameters(spec: MetricSpec) -> Metric:
     import pydantic
 
-    if spec.factory is not None:
-        return None
-    plain: Metric = registry.find("metrics", spec.name)
+    plain: Any = registry.find("metrics", spec.name)
     if not spec.args:
-        return plain
-    known = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain) if field.init}  # type: ignore[arg-type]
+        return cast(Metric, plain)
+    if not dataclasses.is_dataclass(plain):
+        raise ValueError(f"{next(iter(spec.args))}: {spec.name} has no parameters")
+    known = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain) if field.init}
     for name in spec.args:
         if name not in known:
             raise ValueError(f"{name}: {spec.name} has no such parameter{registry.hint(name, known)}")
@@ -184,6 +197,28 @@ def build(spec: MetricSpec) -> Metric | None:
         first = error.errors()[0]
         raise ValueError(f"{first['loc'][0] if first['loc'] else spec.name}: {first['msg']}") from error
     return made
+
+
+def unfit(made: object) -> str:
+    """Why something is no metric that numbers can be taken of; empty if it is one."""
+    if not isinstance(made, Metric):
+        return f"it is a {type(made).__name__}, not an edgeopt.metrics.Metric"
+    for attribute, allowed in (("better", get_args(Better)), ("fitted_on", ("", "own", "baseline"))):
+        if (value := getattr(made, attribute)) not in allowed:
+            return f"its `{attribute}` is {value!r}, not one of {', '.join(map(repr, allowed))}"
+    return _label_problem(made.label)
+
+
+def _label_problem(label: object) -> str:
+    """Why nothing can be called so: the names of sets, drops and ratios are made of those of metrics."""
+    if not isinstance(label, str) or not label:
+        return f"it is called {label!r}, which is no name"
+    if "[" in label or "]" in label:
+        return f"it would be called {label!r}: '[' and ']' are for the evaluation set, as in 'acer[worst]'"
+    for suffix in (" drop", " ratio"):
+        if label.endswith(suffix):
+            return f"it would be called {label!r}: names that end in {suffix!r} are for changes from the baseline"
+    return ""
 
 
 def label(spec: MetricSpec) -> str:
@@ -228,6 +263,8 @@ def load(spec: MetricSpec, root: Path) -> Metric:
             where="metrics",
             fix="derive the class from edgeopt.metrics.Metric",
         )
+    if why := unfit(made):
+        raise ConfigError(f"{spec.factory}: {why}", where="metrics")
     if made.label != spec.name:
         raise ConfigError(
             f"the recipe calls {spec.factory} {spec.name!r}, it calls itself {made.label!r}",

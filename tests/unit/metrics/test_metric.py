@@ -1,0 +1,77 @@
+"""Metrics of a recipe: which are refused, what they bring along, and what tells one version from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeopt import metrics
+from edgeopt.errors import ConfigError
+from edgeopt.metrics import Metric
+from edgeopt.recipe import MetricSpec
+
+SOURCE = """\
+from edgeopt.metrics import Metric
+
+
+class Mine(Metric):
+    name = "mine"
+    ATTRIBUTES
+
+    def compute(self, outputs, labels):
+        return 0.5
+"""
+
+
+def own(folder: Path, attributes: str, name: str = "mine") -> MetricSpec:
+    (folder / "mymetrics.py").write_text(SOURCE.replace("ATTRIBUTES", attributes))
+    return MetricSpec(name=name, factory="mymetrics:Mine")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ("better = 'greater'", "`better` is 'greater', not one of 'lower', 'higher'"),
+        ("fitted_on = 'Own'", "`fitted_on` is 'Own', not one of '', 'own', 'baseline'"),
+        ("label = 'mine [a]'", "'mine [a]': '[' and ']' are for the evaluation set"),
+        ("label = 'mine drop'", "end in ' drop' are for changes from the baseline"),
+        ("label = 'mine ratio'", "end in ' ratio' are"),
+        ("label = 7", "it is called 7, which is no name"),
+    ],
+)
+def test_a_metric_that_would_be_misread_is_refused(tmp_path: Path, attributes: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        metrics.load(own(tmp_path, attributes), tmp_path)
+    assert caught.value.what.startswith("mymetrics:Mine: ")
+    assert why in caught.value.what
+
+
+@pytest.mark.parametrize("name", ["mine[a]", "mine drop"])
+def test_the_name_that_the_recipe_gives_is_looked_at_before_the_code_runs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="would be called"):
+        metrics.build(own(tmp_path, "raise SystemExit", name))
+
+
+class Installed(Metric):
+    """What an entry point may give."""
+
+    name = "installed"
+    better = "greater"  # type: ignore[assignment]
+
+    def compute(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        return 0.5
+
+
+@pytest.mark.parametrize(("found", "why"), [(Installed(), "`better` is 'greater'"), (Installed, "not an edgeopt")])
+def test_an_installed_metric_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch, found: object, why: str) -> None:
+    monkeypatch.setattr(metrics.registry, "find", lambda kind, name: found)
+    with pytest.raises(ValueError, match=f"installed: .*{why}"):
+        metrics.build(MetricSpec(name="installed"))
+
+
+@pytest.mark.parametrize("attack", ["print [A4]", "water drop"])
+def test_an_attack_type_whose_label_would_be_misread(attack: str) -> None:
+    with pytest.raises(ValueError, match="apcer: it would be called 'apcer:"):
+        metrics.build(MetricSpec(name="apcer", args={"attack": attack}))
