@@ -130,7 +130,7 @@ class Metric(ABC):
         return None
 
     def interval(self, outputs: Array, labels: Any, *, confidence: float, seed: int) -> Interval:
-        """Of the value: exact for a share of samples, else the bootstrap over samples."""
+        """Of the value: exact for a share of samples, else the bootstrap over samples. ``None``: no bound is known."""
         hits = self.hits(outputs, labels)
         if hits is not None:
             return statistics.proportion_interval(int(hits.sum()), len(hits), confidence).interval
@@ -192,7 +192,7 @@ def _with_parameters(spec: MetricSpec) -> Metric:
         if name not in known:
             raise ValueError(f"{name}: {spec.name} has no such parameter{registry.hint(name, known)}")
     try:
-        made: Metric = pydantic.TypeAdapter(type(plain)).validate_python({**known, **spec.args})
+        made: Metric = pydantic.TypeAdapter[Any](type(plain)).validate_python({**known, **spec.args})
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{first['loc'][0] if first['loc'] else spec.name}: {first['msg']}") from error
@@ -337,7 +337,7 @@ def score(metric: Metric, outputs: Array, labels: Any, *, confidence: float, see
     """
     try:
         value = _finite(metric.compute(outputs, labels))
-        interval = metric.interval(outputs, labels, confidence=confidence, seed=seed)
+        interval = _bounds(metric.interval(outputs, labels, confidence=confidence, seed=seed))
         why = metric.remark(outputs, labels)
     except NotMeasurable as error:
         return measurement(metric, metric.label, None, None, len(outputs), confidence, why=str(error))
@@ -360,7 +360,9 @@ def drop(
     try:
         sign = 1.0 if metric.better == "higher" else -1.0
         value = sign * (_finite(reference.compute(baseline, labels)) - _finite(metric.compute(outputs, labels))) + 0.0
-        low, high = metric.drop_interval(outputs, baseline, labels, reference, confidence=confidence, seed=seed)
+        low, high = _bounds(
+            metric.drop_interval(outputs, baseline, labels, reference, confidence=confidence, seed=seed)
+        )
     except NotMeasurable as error:
         return measurement(metric, name, None, None, len(outputs), confidence, better="lower", why=str(error))
     if sign < 0:
@@ -377,15 +379,28 @@ def _disagreement(before: Array | None, after: Array | None) -> str:
     return f"{lost} samples lost and {won} won; exact McNemar p = {statistics.mcnemar_exact(before, after):.2g}"
 
 
-def _finite(value: float) -> float:
+def _finite(value: Any, what: str = "value") -> float:
     """A user's own metric may give any number, also one of numpy's, or none at all."""
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"its value is a {type(value).__name__}, not a number") from error
+        raise ValueError(f"its {what} is a {type(value).__name__}, not a number") from error
     if not math.isfinite(number):
-        raise NotMeasurable(f"its value is {number}")
+        raise NotMeasurable(f"its {what} is {number}")
     return number
+
+
+def _bounds(interval: Any) -> Interval:
+    """As :func:`_finite`; no interval means that no bound is known, which no gate passes."""
+    if interval is None:
+        return None, None
+    try:
+        low, high = (None if bound is None else _finite(bound, "bound") for bound in interval)
+    except TypeError as error:
+        raise ValueError(f"its interval is a {type(interval).__name__}, not two bounds") from error
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"its interval is upside down: {low} to {high}")
+    return low, high
 
 
 def measurement(

@@ -18,6 +18,7 @@ from edgeopt.recipe import MetricSpec
 from edgeopt.stage import StageContext, StageOutput
 from edgeopt.stages.score import Score, ScoreParams
 from edgeopt.statistics import proportion_interval
+from edgeopt.verdict import Gate, decide
 
 COUNT = 300
 
@@ -381,6 +382,55 @@ def test_a_metric_that_is_not_defined_here_was_not_measured(bench, body):
     for name in ("dice", "dice drop"):
         assert found[name].value is None
         assert found[name].why
+
+
+INTERVAL = """return 0.5
+
+    def interval(self, outputs, labels, **settings):
+        return RESULT
+
+    drop_interval = lambda self, outputs, baseline, labels, reference, **settings: RESULT"""
+
+
+def with_interval(bench: Bench, result: str) -> dict[str, Measurement]:
+    own, labels = classes(1, 0.8)
+    known = split("evaluate", labels)
+    roles = {"outputs": bench.outputs("outputs", own), "baseline": bench.outputs("baseline", own)}
+    return bench.run(user(bench, INTERVAL.replace("RESULT", result)), known, known, **roles)[0]
+
+
+def test_a_metric_that_knows_no_bounds_passes_no_gate(bench):
+    found = with_interval(bench, "None")
+    for gate in (Gate("dice", "min", 0.1), Gate("dice", "max_drop", 0.1)):
+        assert found[gate.measurement].interval == (None, None)
+        assert decide(gate, found[gate.measurement]).outcome == "inconclusive"
+
+
+def test_bounds_may_be_numbers_of_numpy(bench):
+    found = with_interval(bench, "np.float32(0.25), None")
+    assert [found[name].interval for name in ("dice", "dice drop")] == [(0.25, None)] * 2
+    assert type(found["dice"].interval[0]) is float
+
+
+def test_a_bound_that_is_not_finite_leaves_the_number_unknown(bench):
+    found = with_interval(bench, "(0.0, float('nan'))")
+    for name in ("dice", "dice drop"):
+        assert found[name].value is None
+        assert found[name].why == "its bound is nan"
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ("0.3", "its interval is a float, not two bounds"),
+        ("(0.3, 'x')", "its bound is a str, not a number"),
+        ("(0.3, 0.2)", "upside down"),
+        ("(0.1, 0.2, 0.3)", "dice: "),
+    ],
+)
+def test_an_interval_that_is_none(bench, result, why):
+    with pytest.raises(ConfigError, match=why):
+        with_interval(bench, result)
 
 
 def test_parity_with_the_baseline(bench):
