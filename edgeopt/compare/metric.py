@@ -20,7 +20,7 @@ from edgeopt.statistics import Estimate
 _SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
 #: Fewer sessions do not show how far sessions lie apart.
 _FEWEST_SESSIONS = 3
-#: Two float baselines whose sizes differ by no more have the same architecture.
+#: Two float baselines whose sizes differ by no more may be one network, trained twice.
 _SAME_SIZE = 0.01
 
 
@@ -175,28 +175,40 @@ class Pair:
         margin = max(accepted, noise)
         beyond_text = f"{100 * accepted:g} %" + (f" and the noise floor of {100 * noise:.1f} %" if noise else "")
         result = _result(change, kind.better, margin)
+        if result == "no_difference" and (seen := _result(change, kind.better, accepted)) != result:
+            what = f"the whole interval is {seen} by more than {100 * accepted:g} %"
+            return "not_comparable", False, f"{what}, but not beyond the noise floor of {100 * noise:.1f} %"
         if result == "no_difference":
             return result, False, f"not beyond {beyond_text} with the whole interval"
         if self._same_artifact:
             what = f"the artefact is the same byte for byte, yet it needs {change.value:.3g}× as much"
             return "not_comparable", False, f"{what}: the machine has changed"
+        beyond = f"the whole interval is beyond {beyond_text}"
         drift = self._drift()
         if drift is None:
-            note = "; no float baseline is in both runs, so that a drift of the machine cannot be told apart"
-            return result, result == "worse", f"the whole interval is beyond {beyond_text}{note}"
-        relative = _divided(change, drift)
-        if _result(relative, kind.better, margin) != result:
-            what = f"not beyond {beyond_text} against the float baseline, which needs {drift.value:.3g}×"
+            note = "no float baseline is in both runs, so that a drift of the machine cannot be told apart"
+            return result, result == "worse", f"{beyond}; {note}"
+        needs = f"which needs {drift.value:.3g}×"
+        if _result(_divided(change, drift), kind.better, margin) == result:
+            return result, result == "worse", f"{beyond}, also against the float baseline, {needs}"
+        if not self._same_baseline:
+            what = f"not beyond {beyond_text} against the float baseline, {needs}, but is another file"
+            return "not_comparable", False, f"{what}: the machine or the network may have changed"
+        if _result(drift, kind.better, 0.0) == result:
+            what = f"not beyond {beyond_text} against the float baseline, {needs}"
             return "no_difference", False, f"{what}: the machine has drifted"
-        what = f"the whole interval is beyond {beyond_text}, also against the float baseline"
-        return result, result == "worse", f"{what}, which needs {drift.value:.3g}×"
+        return result, result == "worse", f"{beyond}; the float baseline, {needs}, is not sure to have drifted"
+
+    @property
+    def _same_baseline(self) -> bool:
+        return self.old.baseline.artifact.digest == self.new.baseline.artifact.digest
 
     def _drift(self) -> Estimate | None:
-        """How the float baseline changed, if it is the same in both runs, or has the same size, as if trained again."""
+        """How the float baseline changed; ``None`` if the runs do not have the same one, or one of the same size."""
         old, new = self.old.baseline, self.new.baseline
         was, now = old.measurement(self.metric), new.measurement(self.metric)
         same_size = math.isclose(old.artifact.size_mib, new.artifact.size_mib, rel_tol=_SAME_SIZE)
-        if old.runtime != new.runtime or not (same_size or old.artifact.digest == new.artifact.digest):
+        if old.runtime != new.runtime or not (same_size or self._same_baseline):
             return None
         if was is None or now is None or not was.value or not now.value or was.protocol != now.protocol:
             return None
