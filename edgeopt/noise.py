@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from contextlib import suppress
@@ -18,6 +19,8 @@ from pathlib import Path
 _REMEMBERED = 50
 #: fewer say nothing about what is normal
 _FEWEST = 3
+#: copies of one model that lie further apart are no noise floor of a machine that can be measured on
+_TOO_FAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ class NoiseFloor:
         return known[len(known) // 2] if len(known) >= _FEWEST else None
 
     def remember(self, spread: float) -> None:
-        """Add that of one more run. A folder that cannot be written is no reason to fail: then nothing is kept."""
+        """Add that of one more run, unless it is too far to be a floor.
+
+        A folder that cannot be written is no reason to fail: then nothing is kept.
+        """
+        if not _is_spread(spread):
+            return
         spreads = [*self.spreads, spread][-_REMEMBERED:]
         with suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +58,17 @@ class NoiseFloor:
 
 
 def read(folder: Path, machine: str, protocol: str) -> NoiseFloor:
-    """The floor of a machine and the digest of a protocol; empty if there is none yet, or its file is damaged."""
+    """The floor of a machine and the digest of a protocol; empty if there is none yet, or its file is damaged.
+
+    A file that holds a number which no run can have remembered is damaged as a whole.
+    """
     file = folder / f"{hashlib.sha256(f'{machine}|{protocol}'.encode()).hexdigest()[:32]}.json"
     try:
         spreads = tuple(float(value) for value in json.loads(file.read_bytes())["spreads"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, OverflowError, KeyError, TypeError):
         spreads = ()
-    return NoiseFloor(file, spreads)
+    return NoiseFloor(file, spreads if all(map(_is_spread, spreads)) else ())
+
+
+def _is_spread(value: float) -> bool:
+    return math.isfinite(value) and 0 <= value < _TOO_FAR
