@@ -1,12 +1,14 @@
 """Waivers: a person's decision to ship although a gate fails, with a reason, a name and a last day.
 
 A waiver turns the verdict ``fail`` of one gate on one target into ``waived``, and nothing else: a gate that could not
-be decided or measured stays so, and the choice of what ships never looks at waivers. One that has expired, or whose
-gate passes, fails the run, so that none outlives its reason.
+be decided or measured stays so, and the choice of what ships never looks at waivers. A fail without a value, that of a
+network which gives NaN, is never waived: nobody can have known how bad it is. One that has expired, or whose gate
+passes, fails the run, so that none outlives its reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -34,6 +36,7 @@ class Entry(Frozen):
         target: Name of the target.
         reason, by: Why, and who decided.
         until: Last day on which it holds.
+        up_to: The worst value that is excused, in the unit of the gate; any if None.
     """
 
     gate: Text
@@ -41,6 +44,15 @@ class Entry(Frozen):
     reason: Text
     by: Text
     until: date
+    up_to: float | None = None
+
+    def covers(self, value: float | None) -> bool:
+        """Whether a fail with this value is one that was decided on."""
+        if value is None or not math.isfinite(value):
+            return False
+        if self.up_to is None:
+            return True
+        return value >= self.up_to if self.gate.endswith(" min") else value <= self.up_to
 
 
 class WaiversFile(Frozen):
@@ -102,6 +114,8 @@ def apply(waivers: Sequence[Waiver], name: str, target: TargetRecord, today: dat
         waiver = known.get(verdict.gate)
         if verdict.outcome != "fail" or waiver is None or waiver.entry.until < today:
             return verdict
+        if not waiver.entry.covers(verdict.value):
+            return verdict
         return replace(verdict, outcome="waived", waiver=_record(waiver, "used"))
 
     return replace(target, verdicts=tuple(map(judged, target.verdicts)))
@@ -112,7 +126,8 @@ def settle(waivers: Sequence[Waiver], targets: Mapping[str, TargetRecord], today
 
     Returns:
         In the order of the file. ``expired`` and ``unused`` fail the run; ``not_judged`` is one whose target was not
-        part of the run or could not be served, or whose gate could not be decided.
+        part of the run or could not be served, or whose gate could not be decided, or failed in a way that the
+        waiver does not cover.
     """
 
     def status(waiver: Waiver) -> WaiverStatus:

@@ -71,6 +71,8 @@ def test_a_file_is_read_with_the_place_of_every_entry(tmp_path: Path) -> None:
         ("    by: A. Person\n", "", "3:5: missing key 'by'"),
         ("by: A. Person", "by: ''", "6:9: entries.0.by"),
         ("reason: the flash of the new board is twice as large", "reason: '  '", "5:13: entries.0.reason"),
+        ("until: 2026-03-01", "until: 2026-03-01\n    up_to: much", "8:12: entries.0.up_to should be a valid number"),
+        ("until: 2026-03-01", "until: 2026-03-01\n    up_to: .nan", "8:12: infinity and NaN are not allowed here"),
         ("until:", "untl:", "7:5: unknown key 'untl' (did you mean 'until'?)"),
         ("waivers: 1", "waivers: 2", "1:10: waivers should be 1, got 2"),
         ("waivers: 1", "waiver: 1", "1:1: unknown key 'waiver' (did you mean 'waivers'?)"),
@@ -136,6 +138,30 @@ def test_only_a_fail_on_the_target_within_the_time_is_waived(outcome: str, days:
         else {"fail": "used", "pass": "unused"}.get(outcome, "not_judged")
     )
     assert settled.status == expected
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "up_to", "outcome"),
+    [
+        ("top1 max_drop", 0.03, None, "waived"),
+        ("top1 max_drop", 0.03, 0.03, "waived"),
+        ("top1 max_drop", 0.031, 0.03, "fail"),
+        ("top1 min", 0.90, 0.90, "waived"),
+        ("top1 min", 0.89, 0.90, "fail"),
+        ("latency_p99_ms max_ratio", 1.6, 1.5, "fail"),
+        ("top1 max_drop", None, None, "fail"),
+        ("top1 max_drop", None, 0.03, "fail"),
+        ("top1 max_drop", float("nan"), None, "fail"),
+    ],
+)
+def test_a_fail_that_nobody_decided_on_stays(gate: str, value: float | None, up_to: float | None, outcome: str) -> None:
+    """A value worse than ``up_to``, or none at all, such as that of a network that gives NaN."""
+    failed = VerdictRecord(gate, "m", 1.0, value, None, "fail", "it is bad")
+    one = Waiver(Entry(gate=gate, target="cpu", reason="why", by="who", until=DAY, up_to=up_to), "waivers.yaml:3:5")
+    after = waivers.apply([one], "cpu", TargetRecord("a", "fastest", (), (failed,)), DAY)
+    assert after.verdicts[0].outcome == outcome
+    (settled,) = waivers.settle([one], {"cpu": after}, DAY)
+    assert settled.status == ("used" if outcome == "waived" else "not_judged")
 
 
 def test_a_target_that_could_not_be_served_leaves_its_waiver_unjudged() -> None:
