@@ -14,7 +14,7 @@ from typing import Any, Literal
 from edgeopt import metrics, reading, reference, registry, verdict
 from edgeopt.artifact import canonical, file_digest
 from edgeopt.errors import ConfigError, PlanError
-from edgeopt.recipe import MetricSpec, Recipe
+from edgeopt.recipe import Recipe
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
 from edgeopt.waivers import Waiver
@@ -272,14 +272,10 @@ class _Builder:
         params = registry.find("stages", "score").Params(
             metrics=self.recipe.metrics,
             split=split,
-            sources={spec.name: source for spec in self.recipe.metrics if (source := self._source(spec))},
+            sources={metrics.label(spec): metrics.source(spec, self.root) for spec in self.recipe.metrics},
             drops=drops,
         )
         return self._add("score", params, inputs, target, f"score:{of}:{split}")
-
-    def _source(self, metric: MetricSpec) -> str:
-        """Digest of the source of a user's own metric."""
-        return reference.source_digest(metric.factory, self.root) if metric.factory else ""
 
     @property
     def _fits(self) -> bool:
@@ -338,7 +334,7 @@ class _Builder:
                 raise PlanError(f"{stage_name} needs {wanted}, {source} gives {given}", where=f"target {target.name}")
         if "metric" in stage.Params.model_fields:
             metric = getattr(params, "metric", None) or self.recipe.metrics[0]
-            params = params.model_copy(update={"metric": metric, "metric_source": self._source(metric)})
+            params = params.model_copy(update={"metric": metric, "metric_source": metrics.source(metric, self.root)})
         bound = stage.bind(params, target)
         device = target.device.model_dump(mode="json") if stage.on_device else None
         content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), device])

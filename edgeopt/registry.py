@@ -74,6 +74,16 @@ def find(kind: str, name: str) -> Any:
     raise UnknownPlugin(f"unknown {singular} {name!r}{hint(name, [*plugins, *installed])}")
 
 
+def release(kind: str, name: str) -> str:
+    """Distribution and version that an installed plug-in comes from; empty for one that is built in."""
+    if name in builtin(kind):
+        return ""
+    from importlib.metadata import entry_points
+
+    found = [point.dist for point in entry_points(group=f"edgeopt.{kind}") if point.name == name]
+    return " ".join((found[-1].name, found[-1].version)) if found and found[-1] else ""
+
+
 def hint(word: str, known: Iterable[str], *, listed: bool = True) -> str:
     """``" (did you mean 'x'?)"`` if ``word`` is close to a known one, else the list of the known ones if ``listed``."""
     options = sorted(set(known))

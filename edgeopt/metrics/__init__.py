@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt import reference, registry, statistics
+from edgeopt.artifact import digest_of, file_digest
 from edgeopt.data import Split
 from edgeopt.errors import ConfigError, EdgeoptError
 from edgeopt.measure import Measurement
@@ -225,6 +227,24 @@ def label(spec: MetricSpec) -> str:
     """What the metric of a recipe is called, found without running the user's code."""
     built = build(spec)
     return spec.name if built is None else built.label
+
+
+def source(spec: MetricSpec, root: Path) -> str:
+    """What tells one version of the code behind a number from another, found without running the user's code.
+
+    Raises:
+        ConfigError: The user's module cannot be found or parsed.
+    """
+    theirs = reference.source_digest(spec.factory, root) if spec.factory else registry.release("metrics", spec.name)
+    return digest_of([_source(), theirs])
+
+
+@functools.cache
+def _source() -> str:
+    """Digest of the modules of edgeopt that compute the numbers."""
+    package = Path(__file__).parents[1]
+    files = sorted(file for part in ("metrics", "verification", "statistics") for file in (package / part).glob("*.py"))
+    return digest_of({file.relative_to(package).as_posix(): file_digest(file) for file in files})
 
 
 def with_companions(specs: Sequence[MetricSpec]) -> tuple[MetricSpec, ...]:

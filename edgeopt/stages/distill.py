@@ -41,7 +41,7 @@ class DistillParams(Params):
         device: Where to train.
         threads: CPU threads. The order of sums depends on it, so it is part of the result.
         metric: Chooses the best epoch on ``select``; left out, the first of the recipe.
-        metric_source: Digest of the source of the user's own metric; the plan fills it in.
+        metric_source: Digest of the code behind the metric; the plan fills it in.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 12

@@ -36,7 +36,7 @@ class ScoreParams(Params):
     Attributes:
         metrics: Of the recipe.
         split: ``select`` or ``evaluate``.
-        sources: Digests of the user's own metrics, by factory.
+        sources: Digests of the code behind the numbers, by what the metrics are called; the plan fills them in.
         drops: Whether the drops from the baseline are taken as well.
     """
 
@@ -54,7 +54,7 @@ class Score:
     """
 
     name = "score"
-    version = 1
+    version = 2
     Params = ScoreParams
     accepts: Mapping[str, frozenset[str]] = dict.fromkeys(
         ("outputs", "select", "baseline", "baseline_select"), frozenset({"outputs"})

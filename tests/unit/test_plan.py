@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeopt import metrics
 from edgeopt.errors import ConfigError
 from edgeopt.plan import Plan, plan
 from tests import tiny
@@ -89,6 +90,21 @@ def test_a_changed_source_or_weight_changes_the_plan_of_load_only(folder: Path) 
     assert [name for name in before if before[name] != after[name]] == ["load"]
     changed = {name for name, value in after["load"].model_dump().items() if value != before["load"].model_dump()[name]}
     assert changed == {"source_digest", "weights_digest"}
+
+
+def test_the_code_that_computes_the_numbers_is_part_of_what_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def depending() -> list[object]:
+        steps = plan(folder).steps
+        return [getattr(step.params, name, None) for step in steps for name in ("sources", "metric_source")]
+
+    before = depending()
+    assert {"top1"} in [set(sources) for sources in before if isinstance(sources, dict)]
+    assert depending() == before
+    monkeypatch.setattr(metrics, "_source", lambda: "changed")
+    after = depending()
+    assert all(one != other for one, other in zip(before, after, strict=True) if one is not None)
 
 
 def test_planning_runs_none_of_the_users_code(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,26 @@ def test_an_installed_metric_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch
 def test_an_attack_type_whose_label_would_be_misread(attack: str) -> None:
     with pytest.raises(ValueError, match="apcer: it would be called 'apcer:"):
         metrics.build(MetricSpec(name="apcer", args={"attack": attack}))
+
+
+def test_a_new_release_of_an_installed_metric_is_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, folder = MetricSpec(name="third"), tmp_path / "third.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text("[edgeopt.metrics]\nthird = third:METRIC\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for version in ("1.0", "1.0", "1.1"):
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third\nVersion: {version}\n")
+        importlib.invalidate_caches()
+        assert metrics.registry.release("metrics", "third") == f"third {version}"
+        found.append(metrics.source(installed, tmp_path))
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_source_of_a_users_own_metric_and_of_what_computes_the_interval_count(tmp_path: Path) -> None:
+    top1 = metrics.source(MetricSpec(name="top1"), tmp_path)
+    first, second = (metrics.source(own(tmp_path, text), tmp_path) for text in ("better = 'lower'", "unit = 'm'"))
+    assert len({top1, first, second}) == 3
+    assert metrics.registry.release("metrics", "top1") == ""

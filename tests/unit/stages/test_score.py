@@ -407,7 +407,7 @@ def test_a_metric_that_knows_no_bounds_passes_no_gate(bench):
 
 
 def test_bounds_may_be_numbers_of_numpy(bench):
-    found = with_interval(bench, "np.float32(0.25), None")
+    found = with_interval(bench, "(np.float32(0.25), None)")
     assert [found[name].interval for name in ("dice", "dice drop")] == [(0.25, None)] * 2
     assert type(found["dice"].interval[0]) is float
 
