@@ -16,8 +16,6 @@ from edgeopt.measure import Measurement
 from edgeopt.record import CandidateRecord, Interval, TargetRecord
 from edgeopt.statistics import Estimate
 
-#: Facts of a device without which its timings are those of another one. The others may explain a change.
-_SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
 #: Fewer sessions do not show how far sessions lie apart.
 _FEWEST_SESSIONS = 3
 #: Two float baselines whose sizes differ by no more may be one network, trained twice.
@@ -79,9 +77,12 @@ class Pair:
         assert known is not None
         is_accuracy = not any(_is_resource(measurement) for measurement in (was, now) if measurement)
         accepted = self.tolerances.get(self.metric, 0.0 if is_accuracy else self.tolerance)
-        reason = self._obstacle(was, now, is_accuracy)
         result: Result = "not_comparable"
         effect, confidence, regression = None, None, False
+        if now is not None and now.broken and not (was is not None and was.broken):
+            result, regression, reason = "worse", True, now.why
+        else:
+            reason = self._obstacle(was, now, is_accuracy)
         if not reason and was is not None and now is not None:
             confidence = None if was.interval is None and now.interval is None else min(was.confidence, now.confidence)
             if is_accuracy:
@@ -105,7 +106,12 @@ class Pair:
             tolerance=accepted,
             regression=regression,
             why=reason,
+            lost=_has_value(was) and not _has_value(now) and (is_accuracy or self._was_gated),
         )
+
+    @property
+    def _was_gated(self) -> bool:
+        return any(verdict.metric == self.metric for verdict in self.old.target.verdicts)
 
     def _obstacle(self, was: Measurement | None, now: Measurement | None, is_accuracy: bool) -> str:
         """Why the two numbers cannot be compared; empty if they can."""
@@ -131,9 +137,8 @@ class Pair:
             listed = "; ".join(f"{d.field}: {_side(d.a)} before, {_side(d.b)} now" for d in changed)
             return f"the measuring protocols differ: {listed or 'the record does not say in what'}"
         if was.protocol:
-            old, new = ({k: s.target.machine.get(k) for k in _SAME_MACHINE} for s in (self.old, self.new))
-            listed = "; ".join(f"{k}: {_side(old[k])} before, {_side(new[k])} now" for k in old if old[k] != new[k])
-            if listed:
+            if moved := protocol.machine_differences(self.old.target.machine, self.new.target.machine):
+                listed = "; ".join(f"{d.field}: {_side(d.a)} before, {_side(d.b)} now" for d in moved)
                 return f"the machines differ: {listed}"
             for side, run in ((self.old, "earlier"), (self.new, "later")):
                 if side.target.disturbed and was.unit != "MiB":
@@ -227,6 +232,10 @@ class Pair:
         if min(len(earlier), len(later)) >= _FEWEST_SESSIONS:
             return statistics.independent_session_ratio(later, earlier, confidence)
         return statistics.independent_ratio(after, before, q, confidence)
+
+
+def _has_value(measurement: Measurement | None) -> bool:
+    return measurement is not None and measurement.value is not None
 
 
 def _is_resource(measurement: Measurement) -> bool:

@@ -59,6 +59,7 @@ class Change:
         tolerance: How much worse is accepted, in ``scale``: 0.05 is 5 % of a ratio, or 0.05 of a difference.
         regression: Worse by more than the tolerance with the whole interval.
         why: One sentence.
+        lost: It had a value and has none now, and is an accuracy or was gated: nobody can say that it still holds.
     """
 
     metric: str
@@ -74,6 +75,7 @@ class Change:
     tolerance: float
     regression: bool
     why: str
+    lost: bool = False
 
     @property
     def measured(self) -> bool:
@@ -149,14 +151,15 @@ class Comparison:
     def exit_code(self, strict: bool = False) -> ExitCode:
         """1 if something got worse by more than is tolerated or a target is lost.
 
-        4 if nothing at all could be compared, or, if ``strict``, if anything could not that at least one run measured;
-        else 0.
+        4 if nothing at all could be compared, if an accuracy or a gated number has no value any more, or, if ``strict``,
+        if anything could not be compared that at least one run measured; else 0.
         """
         if self.regressions or any(target.lost for target in self.targets):
             return ExitCode.GATE_FAILED
         unknown = [change for _, change in self.changes("not_comparable")]
         missing = any(target.presence == "vanished" or target.error for target in self.targets)
-        if len(unknown) == len(self.changes()) or (strict and (missing or any(c.measured for c in unknown))):
+        lost = any(change.lost for change in unknown)
+        if lost or len(unknown) == len(self.changes()) or (strict and (missing or any(c.measured for c in unknown))):
             return ExitCode.INCONCLUSIVE
         return ExitCode.OK
 

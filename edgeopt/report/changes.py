@@ -121,7 +121,7 @@ def decision(comparison: Comparison) -> Decision:
     word = {ExitCode.GATE_FAILED: REGRESSION, ExitCode.INCONCLUSIVE: CANT_TELL}.get(
         comparison.exit_code(), NO_REGRESSION
     )
-    worse = [f"{clean(c.metric)} on {clean(name)} ({effect(c)})" for name, c in comparison.regressions]
+    worse = [f"{clean(c.metric)} on {clean(name)} ({effect(c) or 'broken'})" for name, c in comparison.regressions]
     reasons = []
     if worse:
         more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""

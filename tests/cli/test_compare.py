@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +81,27 @@ def test_a_tolerance_for_an_unknown_metric(old: Path) -> None:
 
 
 def test_strict_asks_that_everything_can_be_compared(old: Path, tmp_path: Path) -> None:
-    less = write(tmp_path / "less", run(cpu=target(top1(0.99), size(1.0))))
-    assert "the later run does not have it" in edgeopt("compare", old, less, code=0)
-    edgeopt("compare", old, less, "--strict", code=4)
+    more = write(
+        tmp_path / "more", run(cpu=target(latency(1.0), top1(0.99), size(1.0), latency(2.0, "latency_p99_ms")))
+    )
+    assert "the later run does not have it" in edgeopt("compare", more, old, code=0)
+    edgeopt("compare", more, old, "--strict", code=4)
     edgeopt("compare", old, old, "--strict", code=0)
+
+
+def test_an_accuracy_or_a_gated_number_that_is_gone_is_exit_code_4(old: Path, tmp_path: Path) -> None:
+    for name, parts in (("untimed", (top1(0.99), size(1.0))), ("unscored", (latency(1.0), size(1.0)))):
+        assert "the later run does not have it" in edgeopt(
+            "compare", old, write(tmp_path / name, run(cpu=target(*parts))), code=4
+        )
+
+
+def test_a_network_that_gives_nan_is_a_regression_in_every_format(old: Path, tmp_path: Path) -> None:
+    nan = replace(top1(0.99), value=None, interval=None, broken=True, why="it gives NaN on 5 of 500 samples")
+    broken = write(tmp_path / "nan", run(cpu=target(latency(1.0), nan, size(1.0), digest="s2")))
+    for form in ("text", "json", "markdown", "sarif"):
+        assert "it gives NaN on 5 of 500 samples" in edgeopt("compare", old, broken, "--format", form, code=1)
+    assert "top1 on cpu (broken)" in edgeopt("compare", old, broken, code=1)
 
 
 def test_raw_samples_beside_the_records_are_used(old: Path, slow: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edgeopt import compare
 from edgeopt.compare import Change, Comparison, TargetComparison
 from edgeopt.errors import ConfigError, ExitCode
+from edgeopt.measure import Measurement
 from edgeopt.protocol import Protocol
 from edgeopt.record import TargetRecord
 from tests.releases import GATE, PROTOCOL, latency, measured, pair, release, run, size, target, top1
@@ -220,6 +221,16 @@ def test_a_record_without_digests_of_its_data_says_so() -> None:
     assert "do not say whether both runs evaluated the same data" in change.why
 
 
+def test_a_network_that_breaks_is_worse_and_one_that_was_broken_before_is_not_comparable() -> None:
+    nan = measured("top1", None, better="higher", why="it gives NaN on 5 of 500 samples", broken=True)
+    comparison = compare.compare(*pair(target(top1(0.99), size(1.0)), target(nan, size(1.0))))
+    change = next(c for _, c in comparison.changes() if c.metric == "top1")
+    assert (change.result, change.regression, change.why) == ("worse", True, "it gives NaN on 5 of 500 samples")
+    assert comparison.exit_code() == ExitCode.GATE_FAILED
+    assert compared(target(nan), target(nan)).result == "not_comparable"
+    assert compared(target(nan), target(top1(0.99))).result == "not_comparable"
+
+
 # Other numbers
 
 
@@ -401,6 +412,23 @@ def test_tools_recipe_and_data_that_differ_are_listed() -> None:
 )
 def test_exit_codes(after: TargetRecord, strict: bool, code: ExitCode) -> None:
     assert compare.compare(*pair(target(size(1.0)), after)).exit_code(strict) == code
+
+
+@pytest.mark.parametrize(
+    ("metric", "code"),
+    [
+        (top1(0.99), ExitCode.INCONCLUSIVE),
+        (latency(1.0), ExitCode.INCONCLUSIVE),  # it was gated
+        (latency(1.0, "latency_p99_ms"), ExitCode.OK),
+    ],
+    ids=lambda value: getattr(value, "metric", None),
+)
+def test_an_accuracy_or_a_gated_number_without_a_value_cannot_be_told(metric: Measurement, code: ExitCode) -> None:
+    before = target(size(1.0), metric)
+    unmeasured = replace(metric, value=None, interval=None, why="no more")
+    for after in (target(size(1.0)), target(size(1.0), unmeasured)):
+        assert compare.compare(*pair(before, after)).exit_code() == code
+        assert compare.compare(*pair(after, before)).exit_code() == ExitCode.OK
 
 
 def test_what_neither_run_could_measure_does_not_disturb_a_strict_comparison() -> None:
