@@ -187,8 +187,10 @@ class Contest:
         candidate = next(c for c in self.plan.candidates if c.id == shipped)
         base = {m.metric: m for m in fixed[self._baselines()[shipped]]}
         measured = [*fixed[shipped], *self._times(candidate, timed)]
+        accuracy = self._accuracy(candidate, "evaluate")
+        broken = next((m for m in self._accuracy(candidate, "select").values() if m.broken), None)
         known = {
-            **self._accuracy(candidate, "evaluate"),
+            **{name: broken or m for name, m in accuracy.items()},  # a network that gives NaN anywhere has no accuracy
             **self._size(candidate),
             **{m.metric: m for m in measured},
             **{f"{m.metric} ratio": _over(m, base[m.metric]) for m in fixed[shipped]},

@@ -262,7 +262,9 @@ def _from_file(spec: SplitSpec, root: Path, where: str) -> _Opened:
             raise ValueError("an entry is no array")
         samples, labels = arrays.pop("samples"), arrays.pop("labels", None)
         columns = {
-            name: array for name, array in arrays.items() if name == PAIRS or array.shape[:1] == samples.shape[:1]
+            name: array
+            for name, array in arrays.items()
+            if name in (PAIRS, IDENTITY) or array.shape[:1] == samples.shape[:1]
         }
         return _Opened(samples, labels, columns)
     except FileNotFoundError as error:
@@ -284,6 +286,11 @@ def _check_columns(columns: Mapping[str, Array], count: int, where: str) -> None
         elif values.dtype.kind not in "iufUb" or values.ndim == 0 or len(values) != count:
             what = f"column {name!r} should have a number or text for each of {count} samples"
             raise ConfigError(f"{what}; it is {values.dtype} {list(values.shape)}", where=where)
+        elif name == IDENTITY and values.ndim != 1:
+            raise ConfigError(f"column {name!r} should be (N,), it is {list(values.shape)}", where=where)
+        elif values.dtype.kind == "f" and not np.isfinite(values).all():
+            first = int(np.flatnonzero(~np.isfinite(values.reshape(count, -1)).all(axis=1))[0])
+            raise ConfigError(f"column {name!r} holds NaN or infinity, first at sample {first}", where=where)
 
 
 def _check_labels(labels: Array | None, count: int, where: str) -> None:
@@ -320,15 +327,21 @@ def check_classes(split: Split, classes: int) -> None:
 
 
 def _check_identities(splits: Mapping[str, Split]) -> None:
-    """No person may be in two of the splits that prove something: recognising a known face is no test."""
-    people = {
-        name: set(splits[name].columns[IDENTITY].astype(str).ravel().tolist())
-        for name in _PROVING
-        if IDENTITY in splits[name].columns
-    }
+    """No person may be in two of the splits that prove something: recognising a known face is no test.
+
+    The messages name nobody: who is in the data is nobody's business.
+    """
+    people = {name: _people(splits[name].columns[IDENTITY]) for name in _PROVING if IDENTITY in splits[name].columns}
+    without = [name for name in _PROVING if name not in people]
+    if people and without:
+        raise ConfigError(
+            f"{' and '.join(people)} say who every sample is of, {' and '.join(without)} does not, so that nobody can "
+            "see whether a person is in two of them",
+            where=f"data.{without[0]}",
+            fix=f"give it the column {IDENTITY!r} too",
+        )
     lines = [
-        f"{len(people[one] & people[other])} identities are in both {one!r} and {other!r}, such as "
-        f"{min(people[one] & people[other])!r}"
+        f"{len(people[one] & people[other])} identities are in both {one!r} and {other!r}"
         for one, other in itertools.combinations(people, 2)
         if people[one] & people[other]
     ]
@@ -338,6 +351,12 @@ def _check_identities(splits: Mapping[str, Split]) -> None:
             where="data",
             fix="give all samples of a person to one split",
         )
+
+
+def _people(identities: Array) -> set[str]:
+    """Who is there, whether numbered by integers, floats or text."""
+    whole = identities.dtype.kind == "f" and (identities == np.floor(identities)).all()
+    return set((identities.astype(np.int64) if whole else identities).astype(str).tolist())
 
 
 def _check_disjoint(splits: Mapping[str, Split]) -> None:

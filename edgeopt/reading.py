@@ -212,12 +212,17 @@ def _read_targets(document: Document, recipe: Recipe, root: Path, only: Sequence
 
 
 def _on_sets(gates: Sequence[verdict.Gate], sets: Sequence[str]) -> tuple[verdict.Gate, ...]:
-    """The gates of a product with several evaluation sets: one on accuracy that names no set holds for every one."""
+    """The gates of a product with several evaluation sets.
+
+    One on accuracy that names no set holds for every set that has no such gate of its own.
+    """
+    own = {(gate.metric, gate.bound) for gate in gates}
 
     def parts(gate: verdict.Gate) -> list[verdict.Gate]:
         if not sets or gate.metric in verdict.DEVICE_METRICS or "[" in gate.metric:
             return [gate]
-        return [replace(gate, metric=f"{gate.metric}[{name}]") for name in sets]
+        named = (replace(gate, metric=f"{gate.metric}[{name}]") for name in sets)
+        return [part for part in named if (part.metric, part.bound) not in own]
 
     return tuple(part for gate in gates for part in parts(gate))
 
@@ -245,28 +250,23 @@ def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, Found
                 f"no accuracy gate for target {name!r}: compressing a model without one would ship whatever is "
                 f"fastest; add such as `gates: {{{next(iter(accuracy))}: {{max_drop: 0.01}}}}`",
             )
-        for guards in _guards(recipe) if recipe.steps else ():
-            if not {gate.metric.partition("[")[0] for gate in found.gates} & set(guards):
-                document.problem(
-                    ("gates",),
-                    f"no gate on {' or '.join(guards)} for target {name!r}: a compressed model may be as good as "
-                    "before and yet let more through at the threshold that production keeps; add such as "
-                    f"`gates: {{{guards[0]}: {{max_drop: 0.001}}}}`",
-                )
+        guards = metrics.guards(recipe.metrics) if recipe.steps else ()
+        if guards and not any(_holds_everywhere(guard, recipe, found.gates) for guard in guards):
+            everywhere = ", on every evaluation set," if recipe.data.evaluate.sets else ""
+            document.problem(
+                ("gates",),
+                f"no gate on {' or '.join(guards)}{everywhere} for target {name!r}: a compressed model may be as good "
+                "as before and yet let more through at the threshold that production keeps; add such as "
+                f"`gates: {{{guards[0]}: {{max_drop: 0.001}}}}`",
+            )
 
 
-def _guards(recipe: Recipe) -> list[list[str]]:
-    """What a compressed model must be gated on besides: of each list at least one."""
-    built = [_built(spec) for spec in recipe.metrics]
-    wanted = dict.fromkeys(metric.guard for metric in built if metric and metric.guard)
-    return [[metric.label for metric in built if metric and metric.name == guard] for guard in wanted]
-
-
-def _built(spec: MetricSpec) -> metrics.Metric | None:
-    try:
-        return metrics.build(spec)
-    except (registry.UnknownPlugin, ValueError):  # a problem by itself
-        return None
+def _holds_everywhere(metric: str, recipe: Recipe, gates: Sequence[verdict.Gate]) -> bool:
+    """Whether there is a gate on the metric on each evaluation set, or on the worst."""
+    gated = {gate.metric for gate in gates}
+    sets = recipe.data.evaluate.sets or {}
+    on_each = {f"{metric}[{one}]" for one in sets}
+    return metric in gated or f"{metric}[worst]" in gated or bool(on_each) and on_each <= gated
 
 
 def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | None]:
@@ -288,6 +288,8 @@ def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | 
         name = spec.name if built is None else built.label
         if name in known:
             document.problem(("metrics", number), f"{name!r} is listed twice")
+        if why := metrics.clash(spec, recipe.metrics):
+            document.problem(("metrics", number), why)
         sets = recipe.data.evaluate.sets
         for gated in (name, *(f"{name}[{one}]" for one in (*sets, "worst"))) if sets else (name,):
             known[gated] = built.better if built else None

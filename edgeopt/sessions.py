@@ -37,6 +37,8 @@ RATIO_LEVEL = 0.01
 LATENCY_LEVEL = 0.05
 #: a difference below this is not called one, however many samples show it
 SMALLEST_EFFECT = 0.01
+#: a machine that is noisier than this cannot show that two models take the same time
+LARGEST_SAME = 0.05
 
 _LOOKS = (4, 6, 10)
 _MOST_SESSIONS = 20
@@ -192,7 +194,7 @@ class Sessions:
         series = [session.call_overhead_ns[runtime] for session in self.done if runtime in session.call_overhead_ns]
         if not series:
             return None
-        estimate = self._percentile(np.concatenate(series), 50)
+        estimate = self._percentile(series, 50)
         count = sum(map(len, series))
         return bounded("call_overhead_ms", "ms", estimate, count, self._judged_latency(), self.machine)
 
@@ -270,14 +272,17 @@ class Sessions:
 
     def _latencies(self, name: str) -> list[Measurement]:
         """p50, p90, p99 and the protocol's percentile in ms; those that the count cannot support have no value."""
-        samples = np.concatenate([session.latency_ns[name] for session in self.done])
+        sessions = [session.latency_ns[name] for session in self.done]
+        samples = np.concatenate(sessions)
         protocol = self._judged_latency()
         measured = []
         for percentile in sorted({50.0, 90.0, 99.0, float(protocol.percentile)}):
             needed = statistics.samples_needed(percentile / 100, protocol.confidence)
-            estimate, why = self._percentile(samples, percentile), ""
+            estimate, why = self._percentile(sessions, percentile), ""
             if len(samples) < needed:
                 estimate, why = estimate._replace(interval=(None, None)), f"{len(samples)} samples; "
+            elif len(self.done) < statistics.FEWEST_SESSIONS:
+                why = f"{len(self.done)} sessions do not show how far openings lie apart; "
             elif None in estimate.interval:
                 worth = statistics.effective_count(samples, percentile / 100, protocol.confidence)
                 why = f"{len(samples)} samples, worth {worth} independent ones on a machine that drifts; "
@@ -286,13 +291,14 @@ class Sessions:
             measured.append(bounded(metric, "ms", estimate, len(samples), protocol, self.machine, why))
         return measured
 
-    def _percentile(self, samples: Nanoseconds, percentile: float) -> Estimate:
+    def _percentile(self, sessions: Sequence[Nanoseconds], percentile: float) -> Estimate:
         confidence = self.schedule.latency_confidence
-        return statistics.serial_percentile_interval(samples / _NS_PER_MS, percentile / 100, confidence)
+        times_ms = [series / _NS_PER_MS for series in sessions]
+        return statistics.session_percentile_interval(times_ms, percentile / 100, confidence)
 
     def _throughput(self, name: str) -> Measurement:
         """Samples per second of the median window."""
-        value, (low, high) = self._percentile(self.pace_ns(name), 50)
+        value, (low, high) = self._percentile([session.pace_ns[name] for session in self.done], 50)
         per_s = Estimate(1e3 / value, (high and 1e3 / high, low and 1e3 / low))
         count = len(self.pace_ns(name))
         why = f"{count} windows are too few for an interval"
@@ -314,7 +320,7 @@ def outcome(ratio: Measurement, smallest_effect: float) -> Outcome:
         return "slower"
     if high < 1 / edge:
         return "faster"
-    return "same" if low >= 1 / edge and high <= edge else "undecided"
+    return "same" if low >= 1 / edge and high <= edge <= 1 + LARGEST_SAME else "undecided"
 
 
 def sample(

@@ -233,7 +233,9 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
             reason += f", {_ratio_text(compare(contender.id, baselines[0].id))} of the best float ({baselines[0].id})"
         return Choice(contender.id, reason, rejected, undecided)
     rejected.pop(baselines[0].id, None)
-    return Choice(baselines[0].id, _why_baseline(rejected, baselines[0].id), rejected, undecided)
+    return Choice(
+        baselines[0].id, _why_baseline(contenders, rejected, baselines[0].id), rejected, undecided
+    )
 
 
 def _inaccurate(contender: Contender) -> str:
@@ -274,8 +276,8 @@ def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.3f}"
 
 
-def _why_baseline(rejected: Mapping[str, str], baseline: str) -> str:
-    reasons = [f"{name}: {why}" for name, why in rejected.items() if "float baseline" not in why]
+def _why_baseline(contenders: Sequence[Contender], rejected: Mapping[str, str], baseline: str) -> str:
+    reasons = [f"{c.id}: {rejected[c.id]}" for c in contenders if c.rank > 0 and c.id in rejected]
     return f"the float baseline {baseline} ships, since no optimised candidate may" + (
         f" ({'; '.join(reasons)})" if reasons else " (there is none)"
     )

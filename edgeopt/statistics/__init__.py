@@ -7,6 +7,7 @@ support is None: it is never made up. No outlier is dropped, and nothing is smoo
 from __future__ import annotations
 
 from edgeopt.statistics.estimate import Estimate, Interval
+from edgeopt.statistics.openings import session_percentile_interval
 from edgeopt.statistics.proportions import (
     mcnemar_exact,
     paired_proportion_difference,
@@ -22,6 +23,7 @@ from edgeopt.statistics.quantiles import (
     serial_percentile_interval,
 )
 from edgeopt.statistics.ratios import (
+    FEWEST_SESSIONS,
     independent_difference,
     independent_ratio,
     independent_session_ratio,
@@ -33,6 +35,7 @@ from edgeopt.statistics.ratios import (
 from edgeopt.statistics.resampling import bootstrap_interval, paired_bootstrap_interval
 
 __all__ = [
+    "FEWEST_SESSIONS",
     "Estimate",
     "Interval",
     "bootstrap_interval",
@@ -50,6 +53,7 @@ __all__ = [
     "ratio_interval",
     "samples_needed",
     "serial_percentile_interval",
+    "session_percentile_interval",
     "session_ratio",
     "smallest_proportion",
     "trials_needed",

@@ -23,7 +23,7 @@ from edgeopt.statistics.estimate import (
 #: rounds that enter a bootstrap; more are thinned, which widens the interval a little
 _BOOTSTRAP_ROUNDS = 20_000
 #: fewer sessions say nothing about how far sessions lie apart
-_FEWEST_SESSIONS = 3
+FEWEST_SESSIONS = 3
 
 
 def paired_log_ratio(a: Floats, b: Floats) -> float:
@@ -68,7 +68,7 @@ def session_ratio(log_ratios: Floats, confidence: float = 0.95) -> Estimate:
     require_fractions(confidence=confidence)
     values = series(log_ratios, "log_ratios")
     count, centre = len(values), float(values.mean())
-    if count < _FEWEST_SESSIONS:
+    if count < FEWEST_SESSIONS:
         return Estimate(math.exp(centre), (None, None))
     half = float(stdtrit(count - 1, 0.5 + confidence / 2)) * float(values.std(ddof=1)) / math.sqrt(count)
     return Estimate(math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
@@ -93,7 +93,7 @@ def independent_session_ratio(a: Floats, b: Floats, confidence: float = 0.95) ->
     require_fractions(confidence=confidence)
     first, second = series(a, "a"), series(b, "b")
     centre = float(first.mean() - second.mean())
-    if min(len(first), len(second)) < _FEWEST_SESSIONS:
+    if min(len(first), len(second)) < FEWEST_SESSIONS:
         return Estimate(math.exp(centre), (None, None))
     parts = [float(values.var(ddof=1)) / len(values) for values in (first, second)]
     weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))

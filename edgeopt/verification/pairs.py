@@ -75,8 +75,8 @@ def prepare(embeddings: Array, design: Design, similarity: Similarity) -> Trials
         vectors = _directions(vectors, "the embedding of sample")
     names, person = np.unique(design.identity, return_inverse=True)
     if len(names) < 2:
-        raise TooFew(f"all samples are of one identity ({', '.join(map(str, names))}): there is no impostor pair")
-    vectors, person, template = _templates(vectors, person, names, design, similarity)
+        raise TooFew("all samples are of one identity: there is no impostor pair")
+    vectors, person, template = _templates(vectors, person, design, similarity)
     trials: Trials
     if design.pairs is not None:
         trials = Listed(vectors, person, _paired(design, template), similarity, len(names))
@@ -104,9 +104,7 @@ def _directions(vectors: Floats, what: str) -> Floats:
     return np.asarray(vectors / norms)
 
 
-def _templates(
-    vectors: Floats, person: Array, names: Array, design: Design, similarity: Similarity
-) -> tuple[Floats, Array, Array]:
+def _templates(vectors: Floats, person: Array, design: Design, similarity: Similarity) -> tuple[Floats, Array, Array]:
     """Vectors and people of templates, and the template (N,) of every sample."""
     if design.template is None:
         return vectors, person, np.arange(len(vectors))
@@ -121,8 +119,7 @@ def _templates(
     strange = np.flatnonzero(owner[template] != person)
     if len(strange):
         row = strange[0]
-        two = f"{names[person[row]]} and {names[owner[template[row]]]}"
-        raise ValueError(f"the template {design.template[row]!s} of sample {row} holds two identities, {two}")
+        raise ValueError(f"the template of sample {row} holds samples of two identities")
     means = np.zeros((len(sizes), vectors.shape[1]))
     np.add.at(means, template, vectors)
     means /= sizes[:, None]

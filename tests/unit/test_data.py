@@ -622,14 +622,37 @@ def test_no_identity_may_be_in_two_splits_that_prove_something(root, one, other)
     people = {"calibrate": [1, 1, 2, 2, 3, 3], "select": [4, 4, 5, 5, 6, 6], "evaluate": [7, 7, 8, 8, 9, 9]}
     people[other][3] = people[one][0]
     for name, numbers in people.items():
-        numbered = np.array([f"{n}" for n in numbers]) if name == "evaluate" else np.array(numbers)
+        kinds = {"calibrate": np.int64, "select": np.float64, "evaluate": np.str_}
+        numbered = np.array(numbers).astype(kinds[name])
         write(root, name, **with_columns(name, labels=LABELS, identity=numbered))
     error = refusal(root, evaluate=SplitSpec(path="evaluate.npz"))
-    assert f"1 identities are in both {one!r} and {other!r}, such as '{people[one][0]}'" in error.what
+    assert error.what == f"identities leak between the splits: 1 identities are in both {one!r} and {other!r}"
     assert "one split" in error.fix
+
+
+@pytest.mark.parametrize("missing", ["calibrate", "select"])
+def test_a_split_that_does_not_say_who_is_in_it_could_leak(root, missing):
+    for number, name in enumerate(("calibrate", "select", "evaluate")):
+        columns = {} if name == missing else {"identity": np.arange(6) + 10 * number}
+        write(root, name, **with_columns(name, labels=LABELS, **columns))
+    error = refusal(root, select=SplitSpec(path="select.npz"), evaluate=SplitSpec(path="evaluate.npz"))
+    assert error.where == f"data.{missing}"
+    assert "'identity'" in error.fix
+
+
+def test_identities_and_other_numbers_are_finite_and_one_for_each_sample(root):
+    for wrong, message in (
+        ({"identity": np.array([1, 2, np.nan, 4, 5, 6])}, "'identity' holds NaN or infinity, first at sample 2"),
+        ({"identity": np.arange(5)}, "'identity' should have a number or text for each of 6 samples"),
+        ({"identity": np.arange(12).reshape(6, 2)}, "'identity' should be (N,), it is [6, 2]"),
+        ({"age": np.array([1, 2, np.inf, 4, 5, 6])}, "'age' holds NaN or infinity, first at sample 2"),
+    ):
+        write(root, "evaluate", **with_columns("evaluate", labels=LABELS, **wrong))
+        assert message in refusal(root, evaluate=SplitSpec(path="evaluate.npz")).what
 
 
 def test_the_network_may_have_learned_from_anybody(root):
     write(root, "train", **with_columns("train", labels=LABELS, identity=LABELS))
-    write(root, "evaluate", **with_columns("evaluate", labels=LABELS, identity=LABELS))
+    for number, name in enumerate(("calibrate", "select", "evaluate")):
+        write(root, name, **with_columns(name, labels=LABELS, identity=np.arange(6) + 100 * number))
     opened(root, evaluate=SplitSpec(path="evaluate.npz"))

@@ -135,11 +135,11 @@ def test_a_pair_of_templates_counts_once():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"identity": np.array(["x"] * 8)}, TooFew, r"all samples are of one identity \(x\)"),
+        ({"identity": np.array(["x"] * 8)}, TooFew, "all samples are of one identity: there"),
         ({"identity": np.arange(8)}, TooFew, "no genuine pair"),
         ({"pairs": np.array([[0, 1]])}, TooFew, "no impostor pair"),
         ({"pairs": np.array([[0, 4], [3, 3]])}, ValueError, "pair 1 compares sample 3 with 3"),
-        ({"template": np.zeros(8)}, ValueError, "template 0.0 of sample . holds two identities"),
+        ({"template": np.zeros(8)}, ValueError, "template of sample . holds samples of two identities"),
         ({"identity": np.array(list("abc"))}, ValueError, "an identity for each of 8"),
     ],
 )
