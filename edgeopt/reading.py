@@ -15,7 +15,7 @@ from edgeopt import target as target_files
 from edgeopt.artifact import digest_of
 from edgeopt.config import Document
 from edgeopt.errors import ConfigError
-from edgeopt.recipe import Gates, MetricSpec, Recipe, TargetSpec
+from edgeopt.recipe import Gates, Recipe, TargetSpec
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
 from edgeopt.waivers import Waiver
@@ -266,7 +266,7 @@ def _holds_everywhere(metric: str, recipe: Recipe, gates: Sequence[verdict.Gate]
     gated = {gate.metric for gate in gates}
     sets = recipe.data.evaluate.sets or {}
     on_each = {f"{metric}[{one}]" for one in sets}
-    return metric in gated or f"{metric}[worst]" in gated or bool(on_each) and on_each <= gated
+    return metric in gated or f"{metric}[worst]" in gated or (bool(on_each) and on_each <= gated)
 
 
 def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | None]:

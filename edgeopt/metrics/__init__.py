@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
@@ -49,7 +50,9 @@ class Metric(ABC):
             float ``baseline``'s, as for a threshold that production keeps. Empty: nobody's.
         note: What a reader must know of the number, such as the threshold that it was taken at.
         companions: Metrics that are always taken beside it, so that nobody can forget them.
-        guard: Name of a metric; a recipe that compresses must have a gate on one of that name as well.
+        comparison: Parameters that the label does not show. Metrics of a recipe that are called the same agree in them.
+        guards: Labels; a recipe that compresses must have a gate on one of them, for this number alone hides what
+            they show.
     """
 
     name: str
@@ -59,7 +62,8 @@ class Metric(ABC):
     fitted_on: Literal["", "own", "baseline"] = ""
     note: str = ""
     companions: tuple[MetricSpec, ...] = ()
-    guard: str = ""
+    comparison: Mapping[str, str] = MappingProxyType({})
+    guards: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -259,6 +263,50 @@ def with_companions(specs: Sequence[MetricSpec]) -> tuple[MetricSpec, ...]:
     for spec in brought:
         known.setdefault(label(spec), spec)
     return (*specs, *(spec for spec in known.values() if spec not in specs))
+
+
+def clash(spec: MetricSpec, listed: Sequence[MetricSpec]) -> str:
+    """Why a metric, or one that it brings along, cannot be taken beside the ``listed`` ones; empty if it can.
+
+    Raises:
+        registry.UnknownPlugin, ValueError: As :func:`build`.
+    """
+    built = build(spec)
+    for brought in map(build, built.companions if built else ()):
+        assert brought is not None
+        for other in listed:
+            with contextlib.suppress(registry.UnknownPlugin, ValueError):
+                if label(other) != brought.label:
+                    continue
+                taken = build(other)
+                if taken is None:
+                    return f"{label(spec)} brings {brought.label} along, which is the name of a metric of your own"
+                unlike = [name for name, value in brought.comparison.items() if taken.comparison.get(name) != value]
+                if unlike:
+                    return (
+                        f"{label(spec)} brings {brought.label} along, which is also taken with another "
+                        f"{' and '.join(unlike)}: give all that compare at this point the same "
+                        f"{', '.join(brought.comparison)}"
+                    )
+    return ""
+
+
+def guards(specs: Sequence[MetricSpec]) -> tuple[str, ...]:
+    """Labels of metrics of the recipe, one of which has to be gated if it compresses; empty if none has to.
+
+    A metric whose own threshold comes from elsewhere is asked only if no other one says where the product works.
+    """
+    built = [made for spec in specs if (made := _buildable(spec))]
+    asked = [metric for metric in built if metric.guards and not metric.fitted_on] or built
+    wanted = dict.fromkeys(label for metric in asked for label in metric.guards)
+    return tuple(metric.label for metric in built if metric.label in wanted) or tuple(wanted)
+
+
+def _buildable(spec: MetricSpec) -> Metric | None:
+    try:
+        return build(spec)
+    except (registry.UnknownPlugin, ValueError):  # a problem by itself
+        return None
 
 
 def load(spec: MetricSpec, root: Path) -> Metric:

@@ -39,6 +39,11 @@ class Verification(Metric):
     probe: str = ""
     labels = "identity"
 
+    @property
+    def comparison(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Who is compared with whom, and how."""
+        return {"template": self.template, "probe": self.probe, "similarity": self.similarity}
+
     def truth(self, columns: Mapping[str, Array]) -> Design:
         """Who is compared with whom.
 
@@ -93,6 +98,11 @@ def transfers(metric: Verification, far: Far) -> tuple[MetricSpec, ...]:
     """What is always taken beside a metric of the kind, at the same point and of the same comparisons."""
     same = {f.name: getattr(metric, f.name) for f in fields(Verification) if getattr(metric, f.name) != f.default}
     return tuple(MetricSpec(name=name, args={"far": far, **same}) for name in ("far_at", "frr_at", "threshold"))
+
+
+def guards(far: Far) -> tuple[str, ...]:
+    """What shows how many impostors get in at a point, with the threshold that production keeps or a new one."""
+    return tuple(f"far@{whose}={plain(far)}" for whose in ("float", "own"))
 
 
 def plain(number: Far | None) -> str:

@@ -7,13 +7,14 @@ with the float model, and then accepts more impostors, or turns more people away
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.metrics._verification import Far, Verification, measurable, plain, point
+from edgeopt.metrics._verification import Far, Verification, guards, measurable, plain, point
+from edgeopt.recipe import MetricSpec
 from edgeopt.statistics import Interval
 from edgeopt.verification import (
     LEAST_IDENTITIES,
@@ -82,6 +83,13 @@ class _AtThreshold(_Fitted):
         return f"{self._kind}@{'float' if self.threshold_of == 'baseline' else 'own'}={plain(self.asked)}"
 
     @property
+    def guards(self) -> tuple[str, ...]:  # type: ignore[override]
+        """False accepts at this very threshold, or at the point."""
+        if self.threshold is not None:
+            return (f"far@threshold={plain(self.threshold)}",)
+        return guards(self.asked or 0.001)
+
+    @property
     def note(self) -> str:  # type: ignore[override]
         if self._at is None:
             return ""
@@ -146,6 +154,12 @@ class FalseRejectsAt(_AtThreshold):
     """FRR at a threshold from elsewhere: how many genuine users production would turn away."""
 
     name = "frr_at"
+
+    @property
+    def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
+        """How many impostors the same threshold lets in."""
+        same = {f.name: getattr(self, f.name) for f in fields(self) if f.init and getattr(self, f.name) != f.default}
+        return (MetricSpec(name="far_at", args=same),)
 
     @property
     def _kind(self) -> Kind:

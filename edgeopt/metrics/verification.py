@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
-from edgeopt.metrics._verification import Far, Share, Verification, measurable, plain, transfers
+from edgeopt.metrics._verification import Far, Share, Verification, guards, measurable, plain, transfers
 from edgeopt.recipe import MetricSpec
 from edgeopt.statistics import Interval
 from edgeopt.verification import LEAST_IDENTITIES, Design, difference_interval, quantiles, rate_interval
@@ -30,8 +30,6 @@ _POINTS = 100
 @dataclass(frozen=True)
 class _OfCurve(Verification):
     """What the metrics that are points of the ROC have in common."""
-
-    guard = "far_at"
 
     def roc(self, outputs: Array, labels: Design) -> Mapping[str, list[float]]:
         """The curve, to six digits."""
@@ -51,6 +49,10 @@ class EqualErrorRate(_OfCurve):
     def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
         """What becomes of the threshold."""
         return transfers(self, "eer")
+
+    @property
+    def guards(self) -> tuple[str, ...]:  # type: ignore[override]
+        return guards("eer")
 
     def compute(self, outputs: Array, labels: Design) -> float:
         """The rate, 0..1."""
@@ -107,6 +109,10 @@ class _AtFar(_OfCurve):
     def companions(self) -> tuple[MetricSpec, ...]:  # type: ignore[override]
         """What becomes of the threshold."""
         return transfers(self, self.far)
+
+    @property
+    def guards(self) -> tuple[str, ...]:  # type: ignore[override]
+        return guards(self.far)
 
     @property
     def asked(self) -> Far | None:

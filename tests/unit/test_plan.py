@@ -138,3 +138,49 @@ def test_the_steps_of_a_target_are_those_that_it_needs(folder: Path) -> None:
     assert set(one) | set(other) == {step.id for step in made.steps}
     assert "prune" in set(one) & set(other)
     assert "quantize:openvino" in set(one) - set(other)
+
+
+SETS = "evaluate:  {sets: {indoor: {loader: data:evaluate}, outdoor: {loader: data:evaluate}}}"
+
+
+def verifying(folder: Path, listed: str, gates: str, *, sets: bool = False) -> Plan:
+    """The plan of the recipe with these metrics and gates; planning needs no identities."""
+    recipe = folder / "recipe.yaml"
+    text = recipe.read_text().replace("metrics: [top1]", f"metrics: {listed}")
+    text = text.replace("gates:\n  top1: {min: 0.9, max_drop: 0.05}", f"gates: {gates}")
+    recipe.write_text(text.replace("evaluate:  {loader: data:evaluate}", SETS) if sets else text)
+    return plan(folder)
+
+
+@pytest.mark.parametrize(
+    ("listed", "gated"),
+    [
+        ("[tar]", ["far@float=0.001[indoor]"]),
+        ("[{tar: {far: 0.0001}}, {far_at: {far: 0.1}}]", ["far@float=0.1"]),
+        ("[{far_at: {threshold: 0.42}}, embedding_cosine]", ["embedding_cosine"]),
+        ("[frr_at]", ["frr@float=0.001"]),
+    ],
+)
+def test_a_gate_that_lets_impostors_through_somewhere_is_not_enough(
+    folder: Path, listed: str, gated: list[str]
+) -> None:
+    gates = "{" + ", ".join(f'"{one}": {{max_drop: 0.001}}' for one in gated) + "}"
+    with pytest.raises(ConfigError, match=r"no gate on far@.*on every evaluation set,.*add such as `gates: \{far@"):
+        verifying(folder, listed, gates, sets=True)
+
+
+@pytest.mark.parametrize("on", [[""], ["[worst]"], ["[indoor]", "[outdoor]"]])
+def test_a_gate_that_holds_on_every_set_is_enough(folder: Path, on: list[str]) -> None:
+    gates = "{" + ", ".join(f'"far@float=0.001{one}": {{max_drop: 0.001}}' for one in on) + "}"
+    assert verifying(folder, "[tar]", gates, sets=True)
+
+
+def test_unlike_comparisons_of_one_name_are_told_where_they_stand(folder: Path) -> None:
+    listed = "[{tar: {template: identity, probe: new}}, {far_at: {far: 0.001}}]"
+    with pytest.raises(ConfigError, match=r"recipe\.yaml:\d+:\d+: tar@far=0.001 brings far@float=0.001 along"):
+        verifying(folder, listed, '{"far@float=0.001": {max_drop: 0.001}}')
+
+
+def test_a_metric_that_would_be_misread_is_told_where_it_stands(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.yaml:\d+:\d+: it would be called 'apcer:print \[A4\]'"):
+        verifying(folder, "[top1, {apcer: {attack: 'print [A4]'}}]", "{top1: {min: 0.9}}")

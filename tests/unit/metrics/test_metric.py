@@ -99,3 +99,46 @@ def test_the_source_of_a_users_own_metric_and_of_what_computes_the_interval_coun
     first, second = (metrics.source(own(tmp_path, text), tmp_path) for text in ("better = 'lower'", "unit = 'm'"))
     assert len({top1, first, second}) == 3
     assert metrics.registry.release("metrics", "top1") == ""
+
+
+def spec(name: str, **args: object) -> MetricSpec:
+    return MetricSpec(name=name, args=args)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "unlike"),
+    [
+        (spec("tar", template="person", probe="new"), spec("far_at", far=0.001), "another template and probe"),
+        (spec("frr", similarity="l2"), spec("tar"), "another similarity"),
+        (spec("frr_at", probe="new"), spec("far_at"), "another probe"),
+        (spec("tar"), MetricSpec(name="far@float=0.001", factory="mymetrics:Mine"), "a metric of your own"),
+    ],
+)
+def test_what_a_metric_brings_along_compares_as_it_does(first: MetricSpec, second: MetricSpec, unlike: str) -> None:
+    every = metrics.with_companions([second, first])
+    assert unlike in metrics.clash(first, every)
+    assert metrics.clash(second, every) == ""
+
+
+def test_the_same_comparison_spelt_out_is_no_clash() -> None:
+    listed = [spec("tar", template="person"), spec("far_at", far=0.001, template="person", similarity="cosine")]
+    every = metrics.with_companions(listed)
+    assert [metrics.clash(one, every) for one in every] == [""] * 4
+
+
+@pytest.mark.parametrize(
+    ("listed", "guards"),
+    [
+        ([spec("top1")], ()),
+        ([spec("eer"), spec("tar", far=0.01)], ("far@float=eer", "far@float=0.01")),
+        ([spec("tar", far=0.0001), spec("far_at", far=0.1)], ("far@float=0.0001",)),
+        ([spec("tar"), spec("far_at", far=0.001, threshold_of="own")], ("far@own=0.001", "far@float=0.001")),
+        ([spec("tar"), spec("far_at", threshold=0.42)], ("far@threshold=0.42", "far@float=0.001")),
+        ([spec("frr_at", far=0.01)], ("far@float=0.01",)),
+        ([spec("frr_at", threshold=0.42)], ("far@threshold=0.42",)),
+        ([spec("far_at", threshold=0.42), spec("top1")], ("far@threshold=0.42",)),
+        ([spec("tar", fra=1), spec("tra")], ()),
+    ],
+)
+def test_what_has_to_be_gated(listed: list[MetricSpec], guards: tuple[str, ...]) -> None:
+    assert metrics.guards(metrics.with_companions(listed)) == guards
