@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt import protocol, statistics
+from edgeopt.compare import definition
 from edgeopt.compare.model import Change, Release, Result
 from edgeopt.measure import Measurement
 from edgeopt.record import CandidateRecord, Interval, TargetRecord
@@ -38,11 +39,10 @@ class Side:
     def baseline(self) -> CandidateRecord:
         return self.target.baseline_of(self.shipped)
 
-    @property
-    def data(self) -> dict[str, str]:
-        """Digests of what was evaluated."""
+    def data(self, split: str) -> dict[str, str]:
+        """Digests of a split, such as ``evaluate``; empty if the record does not tell them."""
         digests = self.release.record.provenance.get("data", {})
-        return {name: digest for name, digest in digests.items() if name.startswith("evaluate")}
+        return {name: digest for name, digest in digests.items() if name.startswith(split)}
 
     def samples(self, candidate: CandidateRecord) -> npt.NDArray[np.int64] | None:
         return self.release.samples.get(self.name, {}).get(candidate.id)
@@ -128,10 +128,7 @@ class Pair:
             if getattr(was, what) != getattr(now, what):
                 return f"the {what} was {getattr(was, what)}, now it is {getattr(now, what)}"
         if is_accuracy:
-            other = [n for n in {**self.old.data, **self.new.data} if self.old.data.get(n) != self.new.data.get(n)]
-            if not self.old.data or not self.new.data:
-                return ""
-            return f"the runs evaluated different data: {', '.join(other)}" if other else ""
+            return self._other_accuracy()
         if was.protocol != now.protocol:
             changed = protocol.differences(self.old.target.protocol, self.new.target.protocol)
             listed = "; ".join(f"{d.field}: {_side(d.a)} before, {_side(d.b)} now" for d in changed)
@@ -145,6 +142,20 @@ class Pair:
                     return f"the machine was disturbed in the {run} run: {'; '.join(side.target.disturbed)}"
         if not was.value or was.value < 0 or not now.value or now.value < 0:
             return "a ratio needs two positive numbers"
+        return ""
+
+    def _other_accuracy(self) -> str:
+        """Why the two accuracies are of different things: what was computed, or on which data; else empty."""
+        before, after = (definition.find(side.release.record, self.metric) for side in (self.old, self.new))
+        if before and after and before.differs(after):
+            old, new = (f"{d.spec.factory or d.spec.name} {d.spec.args or ''}".strip() for d in (before, after))
+            return f"the metric is defined otherwise: {old} before, {new} now"
+        fitted = any(found is not None and found.fitted for found in (before, after))
+        for what, split in (("evaluated", "evaluate"), ("fitted thresholds on", "select"))[: 1 + fitted]:
+            old_data, new_data = (side.data(split) for side in (self.old, self.new))
+            other = [name for name in {**old_data, **new_data} if old_data.get(name) != new_data.get(name)]
+            if old_data and new_data and other:
+                return f"the runs {what} different data: {', '.join(other)}"
         return ""
 
     def _difference(self, now: Estimate, was: Estimate) -> Estimate:
@@ -161,7 +172,7 @@ class Pair:
         least, most = (low, high) if better == "lower" else (_negative(high), _negative(low))  # of how much worse it is
         if low == 0 and high == 0:
             return "no_difference", False, "the same artefact on the same data"
-        known = self.old.data and self.new.data
+        known = self.old.data("evaluate") and self.new.data("evaluate")
         note = "" if known else "; the records do not say whether both runs evaluated the same data"
         if least is not None and least > 0:
             beyond = least > accepted
@@ -188,21 +199,21 @@ class Pair:
         if self._same_artifact:
             what = f"the artefact is the same byte for byte, yet it needs {change.value:.3g}× as much"
             return "not_comparable", False, f"{what}: the machine has changed"
-        beyond = f"the whole interval is beyond {beyond_text}"
+        surely = f"the whole interval is beyond {beyond_text}"
         drift = self._drift()
         if drift is None:
             note = "no float baseline is in both runs, so that a drift of the machine cannot be told apart"
-            return result, result == "worse", f"{beyond}; {note}"
+            return result, result == "worse", f"{surely}; {note}"
         needs = f"which needs {drift.value:.3g}×"
         if _result(_divided(change, drift), kind.better, margin) == result:
-            return result, result == "worse", f"{beyond}, also against the float baseline, {needs}"
+            return result, result == "worse", f"{surely}, also against the float baseline, {needs}"
         if not self._same_baseline:
             what = f"not beyond {beyond_text} against the float baseline, {needs}, but is another file"
             return "not_comparable", False, f"{what}: the machine or the network may have changed"
         if _result(drift, kind.better, 0.0) == result:
             what = f"not beyond {beyond_text} against the float baseline, {needs}"
             return "no_difference", False, f"{what}: the machine has drifted"
-        return result, result == "worse", f"{beyond}; the float baseline, {needs}, is not sure to have drifted"
+        return result, result == "worse", f"{surely}; the float baseline, {needs}, is not sure to have drifted"
 
     @property
     def _same_baseline(self) -> bool:

@@ -151,8 +151,8 @@ class Comparison:
     def exit_code(self, strict: bool = False) -> ExitCode:
         """1 if something got worse by more than is tolerated or a target is lost.
 
-        4 if nothing at all could be compared, if an accuracy or a gated number has no value any more, or, if ``strict``,
-        if anything could not be compared that at least one run measured; else 0.
+        4 if nothing at all could be compared, if an accuracy or a gated number has no value any more, or, if
+        ``strict``, if anything could not be compared that at least one run measured; else 0.
         """
         if self.regressions or any(target.lost for target in self.targets):
             return ExitCode.GATE_FAILED

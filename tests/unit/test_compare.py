@@ -221,6 +221,56 @@ def test_a_record_without_digests_of_its_data_says_so() -> None:
     assert "do not say whether both runs evaluated the same data" in change.why
 
 
+def redefined(side, *metrics: dict[str, object], **data: str):
+    """The side, as of a recipe with these metrics and of data with these digests."""
+    provenance = {**side.record.provenance, "data": {**side.record.provenance["data"], **data}}
+    recipe = replace(side.record.recipe, values={"metrics": list(metrics)})
+    return replace(side, record=replace(side.record, recipe=recipe, provenance=provenance))
+
+
+@pytest.mark.parametrize(
+    ("label", "before", "after", "why"),
+    [
+        ("tar@far=0.001", {"similarity": "cosine"}, {"similarity": "l2"}, "defined otherwise: tar {"),
+        ("tar@far=0.001[indoor]", {"similarity": "cosine"}, {"similarity": "l2"}, "defined otherwise: tar {"),
+        ("tar@far=0.001", {}, {"similarity": "cosine"}, ""),  # the default, written out
+        ("top1", {"similarity": "cosine"}, {"similarity": "l2"}, ""),
+    ],
+)
+def test_one_label_with_two_definitions_is_not_comparable(label: str, before: dict, after: dict, why: str) -> None:
+    parts = [target(replace(top1(value), metric=label)) for value in (0.90, 0.97)]
+    specs = [{"name": "tar", "args": {"far": 0.001, **args}} for args in (before, after)]
+    sides = [redefined(side, {"name": "top1"}, spec) for side, spec in zip(pair(*parts), specs, strict=True)]
+    change = only(compare.compare(*sides))
+    assert change.result == ("not_comparable" if why else "better")
+    assert why in change.why
+
+
+@pytest.mark.parametrize(("factory", "result"), [("mine:Dice", "better"), ("mine:Dice2", "not_comparable")])
+def test_a_metric_of_the_user_is_defined_by_its_factory_and_arguments(factory: str, result: str) -> None:
+    before, after = pair(*(target(replace(top1(value), metric="dice")) for value in (0.90, 0.97)))
+    old = redefined(before, {"name": "dice", "factory": "mine:Dice", "args": {"smooth": 1}})
+    new = redefined(after, {"name": "dice", "factory": factory, "args": {"smooth": 1}})
+    assert only(compare.compare(old, new)).result == result
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "label", "result"),
+    [
+        ("frr_at", {"far": 0.01}, "frr@float=0.01", "not_comparable"),
+        ("top1", {}, "top1", "better"),
+    ],
+)
+def test_a_threshold_fitted_on_other_data_is_another_metric(name: str, args: dict, label: str, result: str) -> None:
+    before, after = pair(*(target(replace(top1(value), metric=label)) for value in (0.90, 0.97)))
+    spec = {"name": name, "args": args}
+    old = redefined(before, spec, select="s1")
+    change = only(compare.compare(old, redefined(after, spec, select="s2")))
+    assert change.result == result
+    assert ("fitted thresholds on different data: select" in change.why) == (result == "not_comparable")
+    assert only(compare.compare(old, redefined(after, spec, select="s1"))).result == "better"
+
+
 def test_a_network_that_breaks_is_worse_and_one_that_was_broken_before_is_not_comparable() -> None:
     nan = measured("top1", None, better="higher", why="it gives NaN on 5 of 500 samples", broken=True)
     comparison = compare.compare(*pair(target(top1(0.99), size(1.0)), target(nan, size(1.0))))
