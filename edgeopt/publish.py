@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -26,7 +27,7 @@ from edgeopt.artifact import Artifact, digest_of, file_digest
 from edgeopt.compare import Comparison, Release
 from edgeopt.compare import load as load_comparison
 from edgeopt.errors import ConfigError, StoreError
-from edgeopt.record import RunRecord, load
+from edgeopt.record import CandidateRecord, RunRecord, TargetRecord, load
 
 #: Target -> candidate -> (rounds,) int64 nanoseconds.
 Samples = Mapping[str, Mapping[str, npt.NDArray[np.int64]]]
@@ -37,6 +38,9 @@ _FILES = ("events.jsonl", "samples", "report.md", "report.html", "junit.xml", _C
 _MANIFEST = "manifest.json"
 #: Swapping two folders takes far less.
 _MOVING_SECONDS = 60.0
+_NS_PER_MS = 1e6
+#: A median that is read back differs by no more from the recorded one.
+_ROUNDING = 1e-6
 
 
 def check_folder(out: Path) -> None:
@@ -162,15 +166,30 @@ def read_samples(run: Path, record: RunRecord) -> dict[str, dict[str, npt.NDArra
     """The raw latency samples of a run, of those candidates that have them.
 
     Raises:
-        ConfigError: A file is damaged.
+        ConfigError: A file is damaged, or not of this run.
     """
     found: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
     for target, entry in record.targets.items():
         for candidate in entry.candidates:
             file = run / "samples" / f"{target}.{candidate.id}.npy"
             if file.is_file():
-                found.setdefault(target, {})[candidate.id] = _read_series(file)
+                series = found.setdefault(target, {})[candidate.id] = _read_series(file)
+                if why := _mismatch(series, entry, candidate):
+                    raise ConfigError(f"the samples are damaged: {why}", where=str(file))
     return found
+
+
+def _mismatch(series: npt.NDArray[np.int64], target: TargetRecord, candidate: CandidateRecord) -> str:
+    """Why the samples cannot be those that the record was made of; empty if they can."""
+    sessions, median = target.protocol.get("sessions"), candidate.measurement("latency_p50_ms")
+    if sessions and len(series) != sum(sessions):
+        return f"{len(series)} samples, and the record tells of {sum(sessions)}"
+    if target.protocol.get("mode") != "latency" or median is None or median.value is None:
+        return ""
+    found_ms = float(np.quantile(series, 0.5, method="inverted_cdf")) / _NS_PER_MS
+    if not math.isclose(found_ms, median.value, rel_tol=_ROUNDING):
+        return f"their median is {found_ms:.6g} ms, and the record says {median.value:.6g} ms"
+    return ""
 
 
 def _read_series(file: Path) -> npt.NDArray[np.int64]:
@@ -179,7 +198,13 @@ def _read_series(file: Path) -> npt.NDArray[np.int64]:
         series: npt.NDArray[np.int64] = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"the samples are damaged: {error}", where=str(file)) from error
-    if not isinstance(series, np.ndarray) or series.dtype != np.int64 or series.ndim != 1 or (series <= 0).any():
+    if (
+        not isinstance(series, np.ndarray)
+        or series.dtype != np.int64
+        or series.ndim != 1
+        or not len(series)
+        or (series <= 0).any()
+    ):
         raise ConfigError("the samples are damaged: not a series of positive int64 nanoseconds", where=str(file))
     return series
 

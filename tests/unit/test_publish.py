@@ -16,6 +16,7 @@ from edgeopt import record as record_file
 from edgeopt.artifact import Artifact, Store
 from edgeopt.compare import Release
 from edgeopt.errors import ConfigError, StoreError
+from edgeopt.measure import Measurement
 from edgeopt.record import (
     ArtifactRecord,
     CandidateRecord,
@@ -319,13 +320,40 @@ def test_damaged_samples_are_refused(out, artifact, content):
 
 
 @pytest.mark.parametrize(
-    "series", [np.ones(3), np.ones((2, 2), np.int64), np.array([1, 0]), np.array([-1]), np.array(["a"])], ids=str
+    "series",
+    [np.array([], np.int64), np.ones(3), np.ones((2, 2), np.int64), np.array([1, 0]), np.array([-1]), np.array(["a"])],
+    ids=str,
 )
 def test_samples_that_are_no_latencies_are_refused(out, artifact, series):
     run(out, artifact)
     np.save(out / "samples" / "cpu.ov-int8.npy", series)
     with pytest.raises(ConfigError, match="not a series of positive int64 nanoseconds"):
         publish.read_samples(out, RECORD)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "median_ms", "why"),
+    [
+        ({"mode": "latency", "sessions": [4, 6]}, 5e-6, ""),
+        ({"mode": "latency", "sessions": [4, 5]}, 5e-6, "10 samples, and the record tells of 9"),
+        ({"mode": "latency"}, 4e-6, "their median is 5e-06 ms, and the record says 4e-06 ms"),
+        ({"mode": "latency"}, None, ""),
+        ({"mode": "throughput", "sessions": [4, 6]}, 4e-6, ""),  # those are of windows
+    ],
+)
+def test_samples_of_another_run_are_refused(out, artifact, protocol, median_ms, why):
+    """The samples are 1 to 10 ns, whose nearest-rank median is 5 ns."""
+    median = Measurement("latency_p50_ms", median_ms, "ms", "lower", None, 10, "measured", "p", "m")
+    candidate = replace(CANDIDATE, measurements=(median,))
+    target = replace(RECORD.targets["cpu"], candidates=(candidate,), protocol=protocol)
+    record = replace(RECORD, targets={"cpu": target})
+    run(out, artifact, record)
+    if not why:
+        assert len(publish.read_run(out).samples["cpu"]["ov-int8"]) == 10
+        return
+    with pytest.raises(ConfigError, match=f"the samples are damaged: {why}") as caught:
+        publish.read_run(out)
+    assert caught.value.where.endswith("cpu.ov-int8.npy")
 
 
 def test_the_manifest_carries_the_waivers(out, artifact):
