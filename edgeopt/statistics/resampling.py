@@ -1,4 +1,11 @@
-"""Intervals of any metric by resampling the samples."""
+"""Intervals of any metric by resampling the samples.
+
+A resample holds only what the sample holds. The bootstrap therefore knows nothing of a few samples, nor of events that
+did not happen to be among them: both bounds are None for fewer than 20 samples, and where all resamples agree, unless
+the samples are many enough to have shown what 1 % of all samples do (the rule of three).
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; Schenker, Qualms about bootstrap
+confidence intervals, JASA 80 (1985), for its coverage on samples of 20; for the rule of three see ``trials_needed``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.statistics.estimate import Estimate, between
+from edgeopt.statistics.estimate import Estimate, Interval, between
+from edgeopt.statistics.proportions import trials_needed
+
+#: of fewer samples nothing is known
+_FEWEST = 20
+#: what is seen in no sample may still be in this share of all
+_UNSEEN = 0.01
+#: resamples that differ by less, relative to their size, differ by rounding
+_ROUNDING = 1e-12
 
 
 def bootstrap_interval(
@@ -21,9 +36,7 @@ def bootstrap_interval(
     seed: int = 0,
     strata: npt.NDArray[Any] | None = None,
 ) -> Estimate:
-    """Any metric with a percentile bootstrap over samples.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """Any metric with a percentile bootstrap over samples; no bounds where that means nothing, as the module says.
 
     Args:
         compute: The metric, of (outputs, labels).
@@ -40,7 +53,7 @@ def bootstrap_interval(
     values = (
         compute(outputs[rows], labels[rows]) for rows in _resampled(labels, len(outputs), resamples, seed, strata)
     )
-    return Estimate(float(compute(outputs, labels)), between(_finite(values), confidence))
+    return Estimate(float(compute(outputs, labels)), _interval(_finite(values), len(labels), confidence))
 
 
 def paired_bootstrap_interval(
@@ -57,7 +70,7 @@ def paired_bootstrap_interval(
 ) -> Estimate:
     """How much larger a metric is for a than for b, by a percentile bootstrap over the samples that both saw.
 
-    Arguments, source and errors: as ``bootstrap_interval``; row i of both outputs is the same sample, and ``compute_b``
+    Arguments, bounds and errors: as ``bootstrap_interval``; row i of both outputs is the same sample, and ``compute_b``
     is the metric for b where it differs, as by its threshold.
     """
     if len(outputs_a) != len(outputs_b):
@@ -67,7 +80,15 @@ def paired_bootstrap_interval(
         return compute(outputs_a[rows], labels[rows]) - (compute_b or compute)(outputs_b[rows], labels[rows])
 
     values = map(difference, _resampled(labels, len(outputs_a), resamples, seed, strata))
-    return Estimate(float(difference(slice(None))), between(_finite(values), confidence))
+    return Estimate(float(difference(slice(None))), _interval(_finite(values), len(labels), confidence))
+
+
+def _interval(values: npt.NDArray[np.float64], count: int, confidence: float) -> Interval:
+    """Of the values on resamples of ``count`` samples."""
+    agree = np.ptp(values) <= _ROUNDING * np.abs(values).max()
+    if count < _FEWEST or (agree and count < trials_needed(_UNSEEN, (1 + confidence) / 2)):
+        return None, None
+    return between(values, confidence)
 
 
 def _resampled(labels: npt.NDArray[Any], count: int, resamples: int, seed: int, strata: npt.NDArray[Any] | None) -> Any:

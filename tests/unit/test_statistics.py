@@ -248,7 +248,42 @@ def test_stratified_resamples_keep_every_class() -> None:
 
     with pytest.raises(ValueError, match="strata"):
         bootstrap_interval(lowest_recall, labels, labels)
-    assert bootstrap_interval(lowest_recall, labels, labels, strata=labels).interval == (1, 1)
+    many = np.repeat(labels, 10)
+    assert bootstrap_interval(lowest_recall, many, many, strata=many).interval == (1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 4, 19])
+def test_a_few_samples_have_no_bootstrap(count: int) -> None:
+    """Eight of ten right, drawn five times, would often be all right, and the bootstrap sure of it."""
+    labels = np.zeros(count)
+    outputs = np.arange(count) % 2
+    estimate = bootstrap_interval(accuracy, outputs, labels)
+    assert estimate == (pytest.approx(accuracy(outputs, labels)), (None, None))
+    estimate = paired_bootstrap_interval(accuracy, labels, outputs, labels)
+    assert estimate == (pytest.approx(1 - accuracy(outputs, labels)), (None, None))
+
+
+@pytest.mark.parametrize(("count", "known"), [(20, False), (367, False), (368, True)])
+def test_resamples_that_all_agree_prove_nothing_of_rare_events(count: int, known: bool) -> None:
+    """0.99^n < 0.025 from n = 368: so many samples would have shown what 1 % of all do."""
+    labels = np.zeros(count)
+    expected = (0, 0) if known else (None, None)
+    assert paired_bootstrap_interval(accuracy, labels, labels, labels, resamples=50) == (0, expected)
+    alike = np.full(count, 0.1)  # their mean is not the same to the last bit however they are drawn
+
+    def mean(outputs: np.ndarray, labels: np.ndarray) -> float:
+        return float(outputs.mean())
+
+    low, high = bootstrap_interval(mean, alike, labels, resamples=50).interval
+    assert (low is not None, high is not None) == (known, known)
+
+
+def test_twenty_samples_that_differ_have_a_bootstrap() -> None:
+    labels = np.zeros(20)
+    low, high = bootstrap_interval(accuracy, np.arange(20) % 2, labels).interval
+    assert low is not None
+    assert high is not None
+    assert 0.2 < low < 0.5 < high < 0.8
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5, 99.0])
