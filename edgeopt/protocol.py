@@ -17,6 +17,9 @@ from edgeopt.statistics import samples_needed
 #: Fields that say how many samples are taken and how they are judged; two numbers that differ here can be compared.
 _HOW_MANY = frozenset({"percentile", "confidence", "min_seconds", "min_runs", "max_seconds", "warmup_max_seconds"})
 
+#: Facts of a device without which its timings are those of another one. The others may explain a change.
+_SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -98,7 +101,7 @@ IDENTITY = tuple(field.name for field in fields(Protocol) if field.name not in _
 
 
 class Difference(NamedTuple):
-    """A field that two protocols do not share, with both values; None where a record does not have it."""
+    """A field that two protocols, or machines, do not share, with both values; None where a record has none."""
 
     field: str
     a: Any
@@ -127,6 +130,27 @@ def require_equal(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, An
             f"these were measured in different ways and cannot be compared ({listed})",
             where=where,
             fix="measure both again in the same way, or in one run",
+        )
+
+
+def machine_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """In which facts two devices, as records hold them, differ so that their timings are not comparable."""
+    first, second = (json.loads(json.dumps({name: facts.get(name) for name in _SAME_MACHINE})) for facts in (a, b))
+    return [Difference(name, first[name], second[name]) for name in _SAME_MACHINE if first[name] != second[name]]
+
+
+def require_same_machine(a: Mapping[str, Any], b: Mapping[str, Any], *, where: str = "") -> None:
+    """Stops a comparison of timings of two devices.
+
+    Raises:
+        ConfigError: The devices differ; it names every fact that does.
+    """
+    if found := machine_differences(a, b):
+        listed = "; ".join(f"{name}: {_shown(first)} and {_shown(second)}" for name, first, second in found)
+        raise ConfigError(
+            f"these were measured on different machines and cannot be compared ({listed})",
+            where=where,
+            fix="measure both on one machine",
         )
 
 

@@ -25,7 +25,7 @@ from edgeopt.bench.files import Arrays, Artefact, random_inputs, read_inputs
 from edgeopt.bench_record import SCHEMA, BenchRecord, ComparisonRecord, FileRecord, OutputsRecord
 from edgeopt.errors import MissingBackend, StageError
 from edgeopt.measure import Candidate, Measurement, bounded, exact
-from edgeopt.protocol import Protocol, require_equal
+from edgeopt.protocol import Protocol, require_equal, require_same_machine
 from edgeopt.sessions import Schedule, Sessions
 from edgeopt.statistics import Estimate, independent_session_ratio
 from edgeopt.target import Target
@@ -76,7 +76,8 @@ def run(
         What was found, and the raw samples by the name of the file: (rounds,) int64 ns.
 
     Raises:
-        ConfigError: The artefacts do not take the same inputs, or the reference was measured in another way.
+        ConfigError: The artefacts do not take the same inputs, or the reference was measured in another way,
+            or on another machine.
         MissingBackend: The device has not the runtime of a file.
         StageError: A file does not open or run, or the agent died.
     """
@@ -85,6 +86,8 @@ def run(
     candidates = [Candidate(artefact.name, artefact.runtime, str(artefact.path)) for artefact in artefacts]
     with connect() as agent:
         facts = agent.probe()
+        if question.reference:
+            require_same_machine(asdict(facts.machine), question.reference.machine, where=question.reference.where)
         _require_runtimes(facts, artefacts)
         inputs, outputs = _first_contact(agent, candidates, question)
     problems = {name: _NOT_FINITE for name, found in outputs.items() if not _finite(found)}
@@ -102,7 +105,8 @@ def run(
     def decided() -> bool:
         if question.reference:
             require_equal(timed.protocol, question.reference.protocol, where=question.reference.where)
-        return all(comparison.outcome != "undecided" for comparison in comparisons())
+        hopeless = bool(question.reference and question.reference.disturbed)  # no session mends what is stored
+        return all(one.outcome != "undecided" or (one.stored and hopeless) for one in comparisons())
 
     if question.reference:
         known = replace(timed.protocol, clock=question.reference.protocol.get("clock", ""))
@@ -140,18 +144,17 @@ def _require_runtimes(facts: Facts, artefacts: Sequence[Artefact]) -> None:
 def _first_contact(
     agent: Agent, candidates: Sequence[Candidate], question: Question
 ) -> tuple[Arrays, Mapping[str, Arrays | str]]:
-    """The inputs that suit all models, and each model's outputs for the first of them, or why there are none."""
+    """The inputs that suit all models, and each model's outputs for all of them, or why there are none."""
     spec = question.target.measure
     opened: dict[str, Opened] = {}
     for one in candidates:
         opened[one.name] = agent.open(one.name, one.runtime, one.path, threads=spec.threads)
     given = question.inputs
     inputs = read_inputs(given, opened, spec.batch) if given else random_inputs(opened, spec.batch)
-    few = [array[: 4 * spec.batch] for array in inputs]
     outputs: dict[str, Arrays | str] = {}
     for name in opened:
         try:
-            outputs[name] = agent.infer(name, few, batch=spec.batch)
+            outputs[name] = agent.infer(name, inputs, batch=spec.batch)
         except StageError as error:  # timing tells whether it runs at all
             outputs[name] = error.what.splitlines()[0]
     return inputs, outputs
@@ -232,7 +235,10 @@ def _together(
 
 
 def _across(timed: Sessions, artefacts: Sequence[Artefact], reference: Reference) -> list[ComparisonRecord]:
+    """Against what is stored. Nothing is decided if the machine was disturbed, now or then."""
     found = []
+    disturbances = (("now", timed.disturbed()), ("when the other was stored", reference.disturbed))
+    distrust = "; ".join(f"the machine was disturbed {when}: {', '.join(why)}" for when, why in disturbances if why)
     for artefact in artefacts:
         stored = reference.of(artefact.name)
         now = [float(np.log(np.median(session.pace_ns[artefact.name]))) for session in timed.done]
@@ -243,7 +249,13 @@ def _across(timed: Sessions, artefacts: Sequence[Artefact], reference: Reference
         judged = replace(timed.protocol, confidence=confidence)
         ratio = bounded("latency_ratio", "1", estimate, len(now) + len(before), judged, timed.machine, why)
         smallest = max(_ACROSS_RUNS, timed.smallest_effect)
-        outcome = sessions.outcome(ratio, smallest)
+        outcome = "undecided" if distrust else sessions.outcome(ratio, smallest)
+        name = f"{stored.name} as stored"
+        verdict = (
+            f"whether {artefact.name} and {name} differ is undecided: {distrust}"
+            if distrust
+            else _sentence(artefact.name, name, outcome, ratio, smallest)
+        )
         found.append(
             ComparisonRecord(
                 first=artefact.name,
@@ -254,8 +266,7 @@ def _across(timed: Sessions, artefacts: Sequence[Artefact], reference: Reference
                 ratio_p10=None,
                 smallest_effect=smallest,
                 outputs=None,
-                why=_sentence(artefact.name, f"{stored.name} as stored", outcome, ratio, smallest)
-                + "; the two were not timed together, and what changed on the machine is not in the interval",
+                why=f"{verdict}; the two were not timed together, and what changed on the machine is not in this",
             )
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +29,15 @@ class Reference:
         where: Its place.
         protocol: As its record has it.
         stored: Its artefacts by name.
+        machine: Facts of the device, as its record has them.
+        disturbed: Why its latencies cannot be trusted; empty if nothing was seen.
     """
 
     where: str
     protocol: Mapping[str, Any]
     stored: Mapping[str, Stored]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    disturbed: tuple[str, ...] = ()
 
     def of(self, name: str) -> Stored:
         """What an artefact called ``name`` is compared with: the one of that name, or the only one.
@@ -55,7 +59,8 @@ def read(path: Path, target: str) -> Reference:
     where = str(path)
     if bench_record.is_bench(path):
         bench, samples = bench_record.load(path)
-        return Reference(where, bench.protocol, {n: _stored(n, s, bench.protocol, where) for n, s in samples.items()})
+        stored = {name: _stored(name, found, bench.protocol, where) for name, found in samples.items()}
+        return Reference(where, bench.protocol, stored, bench.machine, bench.disturbed)
     run = publish.read_run(path)
     entry = run.record.targets.get(target)
     if entry is None or not entry.shipped:
@@ -64,7 +69,8 @@ def read(path: Path, target: str) -> Reference:
     shipped = run.samples.get(target, {}).get(entry.shipped)
     if shipped is None:
         raise ConfigError(f"the samples of {entry.shipped} are missing", where=where)
-    return Reference(where, entry.protocol, {entry.shipped: _stored(entry.shipped, shipped, entry.protocol, where)})
+    stored = {entry.shipped: _stored(entry.shipped, shipped, entry.protocol, where)}
+    return Reference(where, entry.protocol, stored, entry.machine, tuple(entry.disturbed))
 
 
 def _stored(name: str, samples: npt.NDArray[np.int64], protocol: Mapping[str, Any], where: str) -> Stored:

@@ -77,10 +77,15 @@ def test_what_is_saved(saved: Path) -> None:
 def test_against_a_saved_benchmark(folder: Path, saved: Path, tmp_path: Path) -> None:
     shutil.copytree(saved, tmp_path / "earlier")
     chain(tmp_path / "long.onnx", 1, batch="n")  # it got forty times shorter
-    printed = run(folder, tmp_path / "long.onnx", "--against", tmp_path / "earlier", "--format", "json")
-    (comparison,) = json.loads(printed)["comparisons"]
+    earlier = json.loads((saved / "bench.json").read_text())
+    (tmp_path / "earlier" / "bench.json").write_text(json.dumps({**earlier, "disturbed": []}))
+    printed = run(folder, tmp_path / "long.onnx", "--against", tmp_path / "earlier", "--format", "json", code=None)
+    record = json.loads(printed)
+    (comparison,) = record["comparisons"]
     assert comparison["stored"]
-    assert comparison["outcome"] == "faster"
+    assert comparison["ratio"]["interval"][1] < 0.95
+    assert comparison["outcome"] == ("undecided" if record["disturbed"] else "faster")
+    assert ("disturbed now" in comparison["why"]) == bool(record["disturbed"])
     assert comparison["smallest_effect"] >= 0.05
     assert "not timed together" in comparison["why"]
 
@@ -103,6 +108,30 @@ def test_protocols_that_differ_are_not_compared(
     text = run(folder, folder / "long.onnx", "--against", tmp_path / "earlier", code=2)
     assert "cannot be compared" in text
     assert any(part in text for part in says.split("|"))
+
+
+def test_another_machine_is_refused_before_anything_is_timed(folder: Path, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "earlier")
+    record = json.loads((tmp_path / "earlier" / "bench.json").read_text())
+    record["machine"] |= {"cpu": "another one", "cores": 99, "memory_mib": 1}
+    (tmp_path / "earlier" / "bench.json").write_text(json.dumps(record))
+    text = " ".join(run(folder, folder / "long.onnx", "--against", tmp_path / "earlier", code=2).split())
+    assert "measured on different machines" in text
+    assert "cpu: " in text
+    assert "cores: " in text
+    assert "memory_mib" not in text
+
+
+def test_nothing_is_decided_against_a_disturbed_benchmark(folder: Path, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "earlier")
+    record = json.loads((tmp_path / "earlier" / "bench.json").read_text())
+    record["disturbed"] = ["the processor was throttled"]
+    (tmp_path / "earlier" / "bench.json").write_text(json.dumps(record))
+    chain(tmp_path / "long.onnx", 1, batch="n")
+    printed = run(folder, tmp_path / "long.onnx", "--against", tmp_path / "earlier", "--format", "json", code=4)
+    (comparison,) = json.loads(printed)["comparisons"]
+    assert comparison["outcome"] == "undecided"
+    assert "disturbed when the other was stored: the processor was throttled" in comparison["why"]
 
 
 @pytest.mark.parametrize("damage", ["bench.json", "samples/0.npy", "schema", "lengths", "missing"])
@@ -144,6 +173,17 @@ def test_what_gives_nan_is_not_ranked(folder: Path, tmp_path: Path) -> None:
     text = run(folder, folder / "short.onnx", tmp_path / "nan.onnx", code=4)
     assert "nan.onnx does not work: its outputs hold NaN or infinity; nothing is ranked" in text
     assert "fastest" not in text
+
+
+def test_all_inputs_are_looked_at(folder: Path, tmp_path: Path) -> None:
+    """One that overflows comes late."""
+    inputs = np.ones((12, 256), np.float32)
+    inputs[10] = 3e38
+    np.savez(tmp_path / "inputs.npz", x=inputs)
+    chain(tmp_path / "scaled.onnx", 2, scale=2.0)
+    given = ("--inputs", tmp_path / "inputs.npz")
+    text = run(folder, folder / "short.onnx", tmp_path / "scaled.onnx", *given, code=4)
+    assert "scaled.onnx does not work: its outputs hold NaN or infinity; nothing is ranked" in text
 
 
 def test_what_is_wrong_with_the_files(folder: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgeopt.errors import ConfigError
-from edgeopt.protocol import IDENTITY, Protocol, differences, require_equal
+from edgeopt.protocol import IDENTITY, Protocol, differences, machine_differences, require_equal, require_same_machine
 
 #: field -> another value that times something else
 OTHER: dict[str, Any] = {
@@ -89,3 +89,22 @@ def test_limits_are_handed_on_and_support_the_percentile() -> None:
     limits = Protocol(percentile=50, min_runs=200, warmup_runs=3, warmup_max_seconds=7).limits()
     assert (limits.min_runs, limits.warmup_runs, limits.warmup_max_seconds) == (200, 3, 7)
     assert Protocol(percentile=99.9, min_runs=1).limits().min_runs > 1000
+
+
+HERE = {"cpu": "A", "flags": ("avx2", "fma"), "cores": 2, "cpus": (0, 1), "cpu_limit": None, "memory_mib": 8000}
+
+
+def test_a_machine_is_the_same_if_what_computes_is() -> None:
+    """A record has lists where the agent's answer has tuples; the memory and the system may explain, not forbid."""
+    stored = {**json.loads(json.dumps(HERE)), "memory_mib": 7000, "python": "3.12"}
+    assert machine_differences(HERE, stored) == []
+    require_same_machine(HERE, stored)
+
+
+@pytest.mark.parametrize("change", [{"cpu": "B"}, {"flags": ["avx2"]}, {"cores": 1}, {"cpus": [0]}, {"cpu_limit": 1.0}])
+def test_another_machine_is_refused_by_name(change: dict[str, Any]) -> None:
+    (name,) = change
+    with pytest.raises(ConfigError, match=f"different machines.*{name}: ") as caught:
+        require_same_machine(HERE, {**HERE, **change}, where="bench/monday")
+    assert "bench/monday" in str(caught.value)
+    assert [d.field for d in machine_differences(HERE, {})] == ["cpu", "flags", "cores", "cpus"]

@@ -33,6 +33,14 @@ def test_a_run_offers_what_ships_session_by_session(tmp_path: Path) -> None:
     assert [list(s) for s in stored.sessions_ns] == [list(range(1, 11)), list(range(11, 31))]
 
 
+def test_a_run_tells_its_machine_and_what_disturbed_it(tmp_path: Path) -> None:
+    target, _ = written(tmp_path)
+    entry = made_up_run.record().targets[target]
+    found = against.read(tmp_path, target)
+    assert dict(found.machine) == dict(entry.machine) != {}
+    assert found.disturbed == tuple(entry.disturbed)
+
+
 def test_a_run_without_the_target_or_its_samples(tmp_path: Path) -> None:
     target, shipped = written(tmp_path)
     with pytest.raises(ConfigError, match="serves no target 'absent'"):
@@ -45,7 +53,7 @@ def test_a_run_without_the_target_or_its_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lengths", [[], [10], [10, 21]])
 def test_samples_without_their_sessions(tmp_path: Path, lengths: list[int]) -> None:
     target, _ = written(tmp_path, sessions=lengths)
-    with pytest.raises(ConfigError, match="do not belong to the sessions"):
+    with pytest.raises(ConfigError, match="do not belong to the sessions|the record tells of"):
         against.read(tmp_path, target)
 
 
