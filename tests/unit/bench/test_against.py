@@ -53,7 +53,7 @@ def test_a_run_without_the_target_or_its_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lengths", [[], [10], [10, 21]])
 def test_samples_without_their_sessions(tmp_path: Path, lengths: list[int]) -> None:
     target, _ = written(tmp_path, sessions=lengths)
-    with pytest.raises(ConfigError, match="do not belong to the sessions|the record tells of"):
+    with pytest.raises(ConfigError, match=r"do not belong to the sessions|the record tells of"):
         against.read(tmp_path, target)
 
 
