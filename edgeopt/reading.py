@@ -288,7 +288,7 @@ def _accuracy(document: Document, recipe: Recipe) -> dict[str, metrics.Better | 
         name = spec.name if built is None else built.label
         if name in known:
             document.problem(("metrics", number), f"{name!r} is listed twice")
-        if why := metrics.clash(spec, recipe.metrics):
+        if number < len(document.data["metrics"]) and (why := metrics.clash(spec, recipe.metrics)):
             document.problem(("metrics", number), why)
         sets = recipe.data.evaluate.sets
         for gated in (name, *(f"{name}[{one}]" for one in (*sets, "worst"))) if sets else (name,):
