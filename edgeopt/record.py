@@ -96,7 +96,8 @@ class WaiverRecord:
         until: Last day on which it holds, ``YYYY-MM-DD``.
         where: ``file:line:col`` of the entry.
         status: ``used`` excused a fail; ``expired`` and ``unused`` (its gate passes) fail the run; ``not_judged`` if
-            the target was not part of the run or not served, or the gate could not be decided.
+            the target was not part of the run or not served, the gate could not be decided, or it failed in a way that
+            the waiver does not cover.
     """
 
     gate: str

@@ -320,7 +320,8 @@ def outcome(ratio: Measurement, smallest_effect: float) -> Outcome:
         return "slower"
     if high < 1 / edge:
         return "faster"
-    return "same" if low >= 1 / edge and high <= edge <= 1 + LARGEST_SAME else "undecided"
+    same = 1 + min(smallest_effect, LARGEST_SAME)
+    return "same" if low >= 1 / same and high <= same else "undecided"
 
 
 def sample(

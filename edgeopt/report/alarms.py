@@ -118,8 +118,9 @@ def _waivers(record: RunRecord) -> Iterator[Alarm]:
             problem = wording.waiver_problem(waiver)
             yield Alarm("fail", f"{problem[:1].upper()}{problem[1:]}", by, waiver.target)
         elif waiver.status == "not_judged":
-            title = f"The waiver of {clean(waiver.gate)} on {clean(waiver.target)} had nothing to excuse"
-            yield Alarm("inconclusive", title, f"Its gate was not decided in this run. {by}", waiver.target)
+            title = f"The waiver of {clean(waiver.gate)} on {clean(waiver.target)} excuses nothing"
+            why = "Its gate was not decided in this run, or failed in a way that the waiver does not cover."
+            yield Alarm("inconclusive", title, f"{why} {by}", waiver.target)
     for name, target in record.targets.items():
         for gate in (v for v in target.verdicts if v.outcome == "waived"):
             title = f"{clean(gate.gate)} on {clean(name)} fails and is waived"

@@ -29,6 +29,9 @@ CONFIDENCE = 0.95
 
 Array = npt.NDArray[Any]
 
+#: Roles whose outputs are equal where the model is the float baseline, or might as well be.
+_SAME = (("outputs", "baseline"), ("select", "baseline_select"))
+
 
 class ScoreParams(Params):
     """What to take.
@@ -205,6 +208,10 @@ class _One:
     def _drop(self, own: Metric, reference: Metric, rows: Array, confidence: float) -> Measurement:
         truth = own.truth(self._known(self.split, "baseline", rows))
         outputs, baseline = self._outputs("outputs")[rows], self._outputs("baseline")[rows]
+        if all(self.inputs[role].digest == self.inputs[same].digest for role, same in _SAME if role in self.inputs):
+            why = "it answers bit for bit as the float baseline"
+            name = f"{own.label} drop"
+            return metrics.measurement(own, name, 0.0, (0.0, 0.0), len(rows), confidence, better="lower", why=why)
         return metrics.drop(own, reference, outputs, baseline, truth, confidence=confidence, seed=self.seed)
 
     def _known(self, split: Split, role: str, rows: Array | None) -> dict[str, Array]:
