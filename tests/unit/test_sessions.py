@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 
 from edgeopt.access import Agent, Condition, local
 from edgeopt.errors import StageError
-from edgeopt.measure import Candidate
+from edgeopt.measure import Candidate, Measurement
 from edgeopt.noise import NoiseFloor
 from edgeopt.protocol import Protocol
 from edgeopt.session import Session, inputs_digest
-from edgeopt.sessions import LATENCY_LEVEL, RATIO_LEVEL, Schedule, Sessions, sample
+from edgeopt.sessions import LATENCY_LEVEL, RATIO_LEVEL, Schedule, Sessions, outcome, sample
 from edgeopt.statistics import samples_needed
 from tests.onnx_chains import chain
 
@@ -204,3 +205,10 @@ def test_zero_variance_is_a_number_like_any_other() -> None:
     assert made.ratio("b", "a").interval == (1.0, 1.0)
     assert made.spread() == 0.0
     assert math.isfinite(made.smallest_effect)
+
+
+def test_a_machine_that_is_too_noisy_shows_nothing_to_be_the_same() -> None:
+    alike = Measurement("latency_ratio", 1.1, "1", "lower", (1.08, 1.12), 9, "measured", "", "")
+    assert outcome(alike, 0.25) == "undecided"
+    assert outcome(replace(alike, interval=(0.99, 1.02)), 0.25) == "same"
+    assert outcome(replace(alike, interval=(1.3, 1.4)), 0.25) == "slower"

@@ -106,6 +106,14 @@ def test_values_and_drops_of_plain_metrics(bench):
     assert done.kind == "scores"
 
 
+def test_the_baseline_itself_has_not_dropped_whatever_the_number_of_samples(bench):
+    own, labels = classes(1, 0.8, count=8)
+    known, baseline = split("evaluate", labels), bench.outputs("baseline", own)
+    found, _, _ = bench.run([spec("top1"), spec("log_loss")], known, known, outputs=baseline, baseline=baseline)
+    for name in ("top1 drop", "log_loss drop"):
+        assert (found[name].value, found[name].interval, found[name].better) == (0.0, (0.0, 0.0), "lower")
+
+
 def test_without_a_baseline_there_are_no_drops(bench):
     own, labels = classes(1, 0.8)
     known = split("evaluate", labels)
