@@ -233,9 +233,7 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
             reason += f", {_ratio_text(compare(contender.id, baselines[0].id))} of the best float ({baselines[0].id})"
         return Choice(contender.id, reason, rejected, undecided)
     rejected.pop(baselines[0].id, None)
-    return Choice(
-        baselines[0].id, _why_baseline(contenders, rejected, baselines[0].id), rejected, undecided
-    )
+    return Choice(baselines[0].id, _why_baseline(contenders, rejected, baselines[0].id), rejected, undecided)
 
 
 def _inaccurate(contender: Contender) -> str:
