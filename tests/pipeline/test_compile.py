@@ -132,7 +132,8 @@ def test_a_second_run_reuses_everything_but_the_latency(folder: Path, cold: reco
     assert all(stage.cached for stage in again.stages)
     assert "reused: nothing that it depends on has changed" in output
     assert [s.output for s in again.stages] == [s.output for s in cold.stages]
-    first, second = (publish.read_samples(folder / out, again)["tiny-openvino"] for out in ("out", "again"))
+    runs = {"out": cold, "again": again}
+    first, second = (publish.read_samples(folder / out, run)["tiny-openvino"] for out, run in runs.items())
     assert not np.array_equal(first["openvino-float"][:50], second["openvino-float"][:50])
 
 
