@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
@@ -124,13 +124,7 @@ def require_equal(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, An
     Raises:
         ConfigError: The protocols differ; it names every field that does.
     """
-    if found := differences(a, b):
-        listed = "; ".join(f"{name}: {_shown(first)} and {_shown(second)}" for name, first, second in found)
-        raise ConfigError(
-            f"these were measured in different ways and cannot be compared ({listed})",
-            where=where,
-            fix="measure both again in the same way, or in one run",
-        )
+    _refuse(differences(a, b), "in different ways", where, "measure both again in the same way, or in one run")
 
 
 def machine_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
@@ -145,13 +139,13 @@ def require_same_machine(a: Mapping[str, Any], b: Mapping[str, Any], *, where: s
     Raises:
         ConfigError: The devices differ; it names every fact that does.
     """
-    if found := machine_differences(a, b):
+    _refuse(machine_differences(a, b), "on different machines", where, "measure both on one machine")
+
+
+def _refuse(found: Sequence[Difference], how: str, where: str, fix: str) -> None:
+    if found:
         listed = "; ".join(f"{name}: {_shown(first)} and {_shown(second)}" for name, first, second in found)
-        raise ConfigError(
-            f"these were measured on different machines and cannot be compared ({listed})",
-            where=where,
-            fix="measure both on one machine",
-        )
+        raise ConfigError(f"these were measured {how} and cannot be compared ({listed})", where=where, fix=fix)
 
 
 def _identity(protocol: Protocol | Mapping[str, Any]) -> dict[str, Any]:

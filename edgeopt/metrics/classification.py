@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
@@ -145,8 +146,9 @@ class _ByClass(Metric):
             classes = np.array([self.positive])
         return _Table(labels, predicted, classes, self.weights)
 
+    @abstractmethod
     def _exact(self, hits: int, true: int, predicted: int, confidence: float) -> Estimate:
-        raise NotImplementedError
+        """The ratio of one class with its interval, from its counts."""
 
 
 @dataclass(frozen=True)
