@@ -9,13 +9,15 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
 import numpy.typing as npt
 
-from edgeopt.access.results import Energy, Facts, Machine, Memory, Opened, Throughput, Timing, paced
-from edgeopt.agent import PROTOCOL, AgentError, wire
+from edgeopt.access.results import Built, Energy, Facts, Machine, Memory, Opened, Throughput, Timing, paced
+from edgeopt.agent import PROTOCOL, AgentError, toolchains, wire
 from edgeopt.agent.condition import Condition, disturbances
 from edgeopt.agent.runtimes import Layer, Port, RuntimeMemory
 from edgeopt.agent.timer import Clock, Limits, Warmup
@@ -23,6 +25,7 @@ from edgeopt.errors import StageError
 
 __all__ = [
     "Agent",
+    "Built",
     "Clock",
     "Condition",
     "Energy",
@@ -270,7 +273,7 @@ class Agent:
     def layers(self, name: str, inputs: Arrays, *, limit_s: float | None = None) -> list[Layer]:
         """The compiled operations of an open model, profiled on one batch, in the order of execution."""
         reply, _ = self._call("layers", inputs, limit_s=limit_s, name=name)
-        return [Layer(**{**layer, "source": tuple(layer["source"])}) for layer in reply["layers"]]
+        return [_layer(layer) for layer in reply["layers"]]
 
     def memory(self, *, limit_s: float | None = None) -> Memory:
         """Resident memory of the agent's process now and at its peak."""
@@ -289,6 +292,40 @@ class Agent:
         """Closes an open model."""
         self._call("close", limit_s=limit_s, name=name)
 
+    def build(
+        self,
+        toolchain: str,
+        files: Mapping[str, Path],
+        options: Mapping[str, Any],
+        *,
+        limit_s: float,
+        progress: Callable[[str], None] | None = None,
+    ) -> Built:
+        """Runs a toolchain where the agent runs: ``edgeopt/agent/toolchains/<name>.py``.
+
+        Args:
+            toolchain: Its name.
+            files: Inputs on the host, by the relative names under which the toolchain gets them.
+            options: For the toolchain; plain JSON.
+            limit_s: Time limit; building may take many minutes.
+            progress: Called with every line that the toolchain reports.
+        """
+
+        def tell(report: Mapping[str, Any]) -> None:
+            if progress:
+                progress(report["note"])
+
+        arguments = {"toolchain": toolchain, "files": list(files), "options": dict(options)}
+        contents = [np.fromfile(path, np.uint8) for path in files.values()]
+        reply, found = self._call("build", contents, tell, limit_s, **arguments)
+        facts = dict(reply["facts"])
+        layers = [_layer(layer) for layer in facts.pop("layers", [])]
+        try:
+            names = [str(toolchains.checked(name)) for name in reply["files"]]
+        except AgentError as error:
+            raise StageError(f"build: {error}", where=self._name) from error
+        return Built({name: data.tobytes() for name, data in zip(names, found, strict=True)}, facts, layers)
+
     def _enough(self, limits: Limits) -> float:
         """Seconds after which timing by these limits must have ended."""
         return max(self._limit_s, 2 * (limits.max_seconds + limits.warmup_max_seconds) + 60)
@@ -297,7 +334,7 @@ class Agent:
         self,
         verb: str,
         tensors: Arrays = (),
-        progress: Progress | None = None,
+        progress: Callable[[Mapping[str, Any]], None] | None = None,
         limit_s: float | None = None,
         **arguments: Any,
     ) -> wire.Message:
@@ -334,7 +371,9 @@ class Agent:
             raise StageError(f"{verb}: {refusal['what']} ({refusal['type']})", where=self._name)
         return reply
 
-    def _exchange(self, request: Mapping[str, Any], tensors: Arrays, progress: Progress | None) -> wire.Message | None:
+    def _exchange(
+        self, request: Mapping[str, Any], tensors: Arrays, progress: Callable[[Mapping[str, Any]], None] | None
+    ) -> wire.Message | None:
         """One request and its reply; None if the agent's stream ends."""
         if not self._greeted and not self._greet():
             return None
@@ -364,6 +403,10 @@ class Agent:
 
 def _pace(names: Sequence[str], limits: Limits, seed: int, batch: int) -> dict[str, Any]:
     return {"names": list(names), "limits": vars(limits), "seed": seed, "batch": batch}
+
+
+def _layer(layer: Mapping[str, Any]) -> Layer:
+    return Layer(**{**layer, "source": tuple(layer["source"])})
 
 
 def _port(port: Mapping[str, Any]) -> Port:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.agent.condition import Condition, disturbances
-from edgeopt.agent.runtimes import Port
+from edgeopt.agent.runtimes import Layer, Port
 from edgeopt.agent.timer import Clock, Warmup
 
 
@@ -154,6 +154,21 @@ class Memory:
 
     peak_mib: float | None
     current_mib: float | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """Result of :meth:`Agent.build`.
+
+    Attributes:
+        files: What the toolchain wrote, by relative name.
+        facts: What it returned: plain JSON.
+        layers: Of the built model, if the toolchain tells.
+    """
+
+    files: Mapping[str, bytes]
+    facts: Mapping[str, Any]
+    layers: list[Layer]
 
 
 def paced(reply: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ only, so the folder also runs from a zipapp on a board. ``python -m edgeopt.agen
     condition  the device's state around timing, and what disturbed it
     telemetry  keeps the runtimes from calling home
     runtimes/  one file, one runtime
+    toolchains/ one file, one toolchain that compiles next to the device
 """
 
 from __future__ import annotations
 
 #: Version of the messages; the client refuses an agent that speaks another one.
-PROTOCOL = 2
+PROTOCOL = 3
 #: Version of the agent itself; raised when what it measures, or how, changes.
 VERSION = "2"
 

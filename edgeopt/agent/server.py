@@ -1,4 +1,4 @@
-"""The verbs: probe, open, infer, time, throughput, energy, layers, memory, runtime_memory, close."""
+"""The verbs: probe, open, infer, time, throughput, energy, layers, memory, runtime_memory, close, build."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import PROTOCOL, VERSION, AgentError, call_overhead, condition, energy, machine, runtimes, wire
+from . import PROTOCOL, VERSION, AgentError, call_overhead, condition, energy, machine, runtimes, toolchains, wire
 from .runtimes import Model, Options
 from .throughput import Saturated, Window
 from .timer import Interleaved, Limits, collect, measure_clock, undisturbed, warm_up
@@ -57,6 +57,7 @@ class Server:
             "memory": self._memory,
             "runtime_memory": self._runtime_memory,
             "close": self._close,
+            "build": self._build,
         }
 
     def serve(self) -> None:
@@ -222,12 +223,19 @@ class Server:
         del self._opened[header["name"]]
         return {}, ()
 
+    def _build(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        contents = dict(zip(header["files"], tensors, strict=True))
+        built = toolchains.build(
+            header["toolchain"], contents, header["options"], lambda line: self._progress(note=line)
+        )
+        return {"files": list(built.files), "facts": built.facts}, list(built.files.values())
+
     def _get(self, name: str) -> _Opened:
         if name not in self._opened:
             raise AgentError(f"no model named {name!r} is open; open: {', '.join(self._opened) or 'none'}")
         return self._opened[name]
 
-    def _progress(self, **progress: float) -> None:
+    def _progress(self, **progress: float | str) -> None:
         wire.write(self._replies, {"progress": progress})
 
 
