@@ -7,28 +7,24 @@ exporter's own metadata is removed: it holds paths of the machine that exported.
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt import checkpoint, data, reference
+from edgeopt import checkpoint, data
 from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
 from edgeopt.recipe import InputSpec, Preprocess
 from edgeopt.stage import Params, StageContext, StageOutput
 from edgeopt.stages._onnx_names import graphs, strip, tidy
-from edgeopt.stages._parity import compare, one_batch, random_samples, reference_outputs
+from edgeopt.stages._parity import compare, random_samples, reference_outputs
+from edgeopt.stages._program import deployable, quiet, trace
 from edgeopt.target import Target
 
 if TYPE_CHECKING:
@@ -68,6 +64,7 @@ class Export:
     tools: tuple[str, ...] = ("onnx", "onnxruntime", "onnxscript", "torch")
     in_recipe = False
     on_device = False
+    environment = ""
 
     def bind(self, params: ExportParams, target: Target) -> ExportParams:
         """Write no newer opset than the target's toolchain reads."""
@@ -99,7 +96,7 @@ class Export:
         }
 
         ctx.progress(0, 3, "steps", "tracing", None)
-        program = _trace(_deployable(network, preprocess), samples[:2], ctx.root)
+        program = trace(deployable(network, preprocess), samples[:2], ctx.root)
         ctx.progress(1, 3, "steps", "writing", None)
         model = _translate(program, input_spec.name, max(params.opset, _LOWEST_NATIVE_OPSET))
         preprocess_nodes = tidy(model, set(network.state_dict()))
@@ -137,86 +134,6 @@ def _check_size(network: torch.nn.Module) -> None:
         )
 
 
-def _deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torch.nn.Module:
-    """The network with its preprocessing in front: raw samples in.
-
-    ``(raw / scale - mean) / std`` is written as one multiplication and one addition, which is the same up to rounding
-    and what every runtime does fastest.
-    """
-    import torch
-
-    class Preprocessing(torch.nn.Module):
-        def __init__(self, spec: Preprocess) -> None:
-            super().__init__()
-            mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-            along_channels = (-1, *(1,) * (len(spec.raw.shape) - 1))
-            factor, offset = 1 / (spec.scale * std), -mean / std
-            self.factor = _constant(factor, along_channels) if (factor != 1).any() else None
-            self.offset = _constant(offset, along_channels) if offset.any() else None
-            self.image = len(spec.raw.shape) == 3
-            self.grey = spec.raw.shape[-1] == 1
-            self.int16 = spec.raw.dtype == "int16"
-
-        def forward(self, raw: torch.Tensor) -> torch.Tensor:
-            if self.image and self.grey:
-                # Moves no data, unlike the transposition of one channel, which ONNX Runtime may push past the
-                # arithmetic, where a last dimension of one makes it four times slower.
-                raw = raw.squeeze(-1).unsqueeze(1)
-            elif self.image:
-                # Contiguous, because a network may call view(), and because torch decomposes global average pooling of
-                # a channels-last tensor into ten nodes.
-                raw = raw.permute(0, 3, 1, 2).contiguous()
-            if self.int16:
-                raw = raw.to(torch.int32)  # OpenVINO would fuse a conversion from int16 into a kernel that has none
-            values = raw.to(torch.float32)
-            if self.factor is not None:
-                values = values * self.factor
-            return values if self.offset is None else values + self.offset
-
-    class Deployable(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.preprocess = torch.nn.Identity() if preprocess is None else Preprocessing(preprocess)
-            self.network = network
-
-        def forward(self, raw: torch.Tensor) -> Any:
-            return self.network(self.preprocess(raw))
-
-    return Deployable().eval()
-
-
-def _constant(values: Array, shape: tuple[int, ...]) -> Any:
-    """A scalar where all channels are treated alike, else one value per channel."""
-    import torch
-
-    if (values == values.flat[0]).all():
-        return float(values.flat[0])
-    return torch.from_numpy(values.astype(np.float32).reshape(shape))
-
-
-def _trace(model: torch.nn.Module, samples: Array, root: Path) -> torch.export.ExportedProgram:
-    import torch
-
-    dynamic = ({0: torch.export.Dim("batch")},)
-    try:
-        with _quiet(), torch.no_grad():
-            return torch.export.export(model, (torch.from_numpy(samples),), dynamic_shapes=dynamic)
-    except Exception as error:  # the network is the user's code and may raise anything
-        raise _untraceable(error, root) from error
-
-
-def _untraceable(error: Exception, root: Path) -> StageError:
-    text = str(error)
-    place = reference.user_frame(error, root) or "export"
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-    if "data-dependent" in text:
-        what = "the network's control flow depends on the values of its input, so that it has no fixed graph"
-        return StageError(what, where=place, fix="use torch.where, or torch.cond, instead of if, while or .item()")
-    if "Constraints violated (batch)" in text:
-        return one_batch(place)
-    return StageError(f"the network cannot be exported: {first}", where=place)
-
-
 def _translate(program: torch.export.ExportedProgram, input_name: str, opset: int) -> Any:
     """The ONNX ``ModelProto``."""
     import torch
@@ -225,7 +142,7 @@ def _translate(program: torch.export.ExportedProgram, input_name: str, opset: in
     stem = "output" if input_name != "output" else "result"
     output_names = [stem] if output_count == 1 else [f"{stem}_{index}" for index in range(output_count)]
     try:
-        with _quiet():
+        with quiet():
             written = torch.onnx.export(
                 program,
                 input_names=[input_name],
@@ -298,20 +215,6 @@ def _outputs(model: Any) -> list[dict[str, Any]]:
         }
         for value in model.graph.output
     ]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch off stderr: it warns of its own deprecations, and prints the graph where it cannot trace on."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 PLUGINS = (Export(),)
