@@ -10,7 +10,7 @@ import os
 import typer
 
 from edgeopt import __version__
-from edgeopt.cli import bench, cache, check, compare, compile_, inspect_, recipe, report, targets
+from edgeopt.cli import bench, cache, check, compare, compile_, inspect_, recipe, report, targets, tools
 
 app = typer.Typer(
     name="edgeopt",
@@ -33,6 +33,7 @@ app.add_typer(targets.app, name="targets")
 app.add_typer(targets.app, name="target", hidden=True)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(cache.app, name="cache")
+app.add_typer(tools.app, name="tools")
 
 
 def _version(value: bool) -> None:
