@@ -81,9 +81,11 @@ class Basic(nn.Module):
 class ResNet20(nn.Module):
     """For small images, with the reshape as most public code writes it."""
 
-    def __init__(self, width: int = 8, option: str = "pad", blocks: int = 3) -> None:
+    def __init__(
+        self, width: int = 8, option: str = "pad", blocks: int = 3, classes: int = 5, channels: int = 3
+    ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv(3, width))
+        self.stem = nn.Sequential(*_conv(channels, width))
         layers: list[nn.Module] = []
         inputs = width
         for stage in range(3):
@@ -92,7 +94,7 @@ class ResNet20(nn.Module):
                 layers.append(Basic(inputs, outputs, 2 if stage and not block else 1, option))
                 inputs = outputs
         self.blocks = nn.Sequential(*layers)
-        self.head = nn.Linear(inputs, 5)
+        self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.blocks(functional.relu(self.stem(x)))
@@ -152,6 +154,40 @@ class MobileFaceNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.gdc(self.last(self.blocks(self.stem(x))))
         return functional.normalize(self.bn(self.embed(y.flatten(1))))
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project without activation (Sandler et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, expand: int, stride: int) -> None:
+        super().__init__()
+        mid = inputs * expand
+        widen = [*_conv(inputs, mid, 1), nn.ReLU6()] if expand > 1 else []
+        self.body = nn.Sequential(*widen, *_conv(mid, mid, 3, stride, groups=mid), nn.ReLU6(), *_conv(mid, outputs, 1))
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2 (Sandler et al. 2018, table 2) for small images: fewer strides, half of the blocks and widths."""
+
+    def __init__(self, classes: int = 10, channels: int = 1, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_conv(channels, width), nn.ReLU6())
+        blocks: list[nn.Module] = []
+        inputs = width
+        for expand, outputs, count, stride in ((1, width // 2, 1, 1), (6, width, 2, 2), (6, 2 * width, 2, 2)):
+            for number in range(count):
+                blocks.append(InvertedResidual(inputs, outputs, expand, 1 if number else stride))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Sequential(*_conv(inputs, 8 * width, 1), nn.ReLU6())
+        self.head = nn.Linear(8 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.last(self.blocks(self.stem(x))).mean((2, 3)))
 
 
 class DenseNet(nn.Module):

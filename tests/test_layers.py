@@ -26,20 +26,25 @@ FLOORS = (
     {"surgery", "backends", "verdict", "report"},
     {"training", "pruning", "compare", "waivers", "sessions"},
     {"stage", "record", "bench_record", "metrics", "session", "footprint"},
+    {"placement", "macs"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
-    {"config"},
+    {"config", "tools"},
     {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )
 HEAVY = {
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "tensorrt", "scipy", "sklearn",
     "pandas", "matplotlib", "safetensors", "mlflow",
+    "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu", "litert_torch",
 }  # fmt: skip
+#: Runtime of the agent -> the package that it imports, where the names differ.
+PACKAGES = {"litert": "ai_edge_litert", "tflm": "tflite_micro"}
 OPTIONAL = [
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "safetensors", "matplotlib",
     "scipy", "sklearn", "pandas", "psutil", "mlflow",
+    "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu",
 ]  # fmt: skip
 FILES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
@@ -91,7 +96,8 @@ def test_the_agent_needs_nothing_but_numpy_and_one_runtime(name):
     """It is shipped to a device by itself. Toolchains find there what they need, or say that they do not."""
     toolchain = name.startswith("edgeopt.agent.toolchains.")
     found = imports(name, module_level(ast.parse(FILES[name].read_bytes())) if toolchain else None)
-    runtime = {name.rpartition(".")[2]} if name.startswith("edgeopt.agent.runtimes.") else set()
+    of_runtime = name.rpartition(".")[2] if name.startswith("edgeopt.agent.runtimes.") else ""
+    runtime = {PACKAGES.get(of_runtime, of_runtime)}
     tops = {other.partition(".")[0] for other in found} - {"edgeopt"}
     assert tops <= {*sys.stdlib_module_names, "numpy", *runtime}
     assert {unit(other) for other in found if other.startswith("edgeopt")} <= {"agent"}
@@ -183,7 +189,7 @@ def test_every_command_explains_itself_without_the_optional_packages():
     done = run(WITHOUT + HELP_OF_ALL)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
-    groups = ("compile", "check", "compare", "bench", "report", "inspect", "targets", "recipe", "cache")
+    groups = ("compile", "check", "compare", "bench", "report", "inspect", "targets", "recipe", "cache", "tools")
     for command in (*groups, "cache gc", "recipe init"):
         assert f"{command} -h" in results
     for command, (code, output) in results.items():
