@@ -32,6 +32,9 @@ from typing import Any
 
 from edgeopt.errors import ConfigError, StoreError
 
+#: Folder of a compiled artefact for what its device does not need: stand-ins, logs, reports of the toolkit.
+ASIDE = "aside"
+
 _MANIFEST = "artifact.json"
 _GRACE_SECONDS = 3600.0
 #: A stage may train for days; what is older was left by a dead process.

@@ -2,10 +2,14 @@
 
 A latency gate, or a comparison that decides the choice, may straddle its limit. Then more sessions are timed, within
 the target's budget and at an error rate that :mod:`edgeopt.sessions` keeps over all looks.
+
+Where no device is at hand nothing is timed: the target's order of preference chooses, and a latency is what the
+toolkit estimates, if it does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,10 +20,10 @@ import numpy.typing as npt
 
 from edgeopt import flip, footprint, measure, noise, session, sessions, verdict
 from edgeopt.access import Agent, Facts
-from edgeopt.artifact import Artifact
+from edgeopt.artifact import ASIDE, Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
-from edgeopt.measure import Measurement, exact
+from edgeopt.measure import Measurement, exact, missing
 from edgeopt.plan import Candidate, TargetPlan
 from edgeopt.protocol import Protocol
 from edgeopt.record import ArtifactRecord, CandidateRecord, FlipRecord, TargetRecord, VerdictRecord
@@ -30,15 +34,18 @@ _INPUT_SAMPLES = 64
 _VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 Nanoseconds = npt.NDArray[np.int64]
+#: All that is timed of a candidate.
+Times = Callable[[Candidate], list[Measurement]]
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The artefacts of a candidate: compiled, and its scores on both splits."""
+    """The artefacts of a candidate: compiled, its scores on both splits, and its parity with the float network."""
 
     compiled: Artifact
     select: Artifact
     evaluate: Artifact
+    parity: Artifact | None
 
 
 @dataclass
@@ -68,23 +75,44 @@ class Contest:
         """Measure, choose and judge.
 
         Returns:
-            The record of the target, and the raw samples of every candidate: (rounds,) int64 ns, interleaved.
+            The record of the target, and the raw samples of every candidate: (rounds,) int64 ns, interleaved. There
+            are none where no device is at hand.
 
         Raises:
             StageError: A candidate does not run, or the device is not what the target says.
         """
+        return (self._untimed(), {}) if self.plan.target.device.access.none else self._timed()
+
+    def _untimed(self) -> TargetRecord:
+        """What is known without the device."""
+        fixed = {candidate.id: self._unmeasured(candidate) for candidate in self.plan.candidates}
+        contenders = [self._contender(candidate, 0.0) for candidate in self._by_preference()]
+        choice = verdict.prefer(contenders, "nothing was timed")
+        judged = self._judge(choice.shipped, fixed, _nothing)
+        family = {"gates": len(judged), "level": 1 - sessions.LATENCY_LEVEL, "looks": 1}
+        return self._target_record(choice, fixed, _nothing, judged, family=family)
+
+    def _timed(self) -> tuple[TargetRecord, dict[str, Nanoseconds]]:
         facts = self._check_device()
         machine, inputs = str(facts.machine), self._inputs()
         protocol = self._protocol(facts, inputs)
-        candidates = [self._on_device(candidate) for candidate in self.plan.candidates]
+        candidates = [self._on_device(candidate) for candidate in self.plan.candidates if candidate.ships]
         fixed = self._footprints(candidates, inputs, protocol, machine)
         schedule = Schedule.of(self.plan.target.measure.min_seconds, self.plan.target.measure.max_seconds)
         floor = noise.read(self.noise, machine, protocol.digest()) if self.noise else None
         timed = Sessions(candidates, protocol, schedule, machine, floor)
 
         def judge() -> tuple[Choice, tuple[VerdictRecord, ...]]:
-            choice = verdict.select([self._contender(c, timed) for c in self.plan.candidates], timed.ratio)
-            return choice, self._judge(choice.shipped, fixed, timed)
+            contenders = [self._contender(c, self._median_ms(c, timed)) for c in self.plan.candidates]
+            if all(contender.ships for contender in contenders):
+                choice = verdict.select(contenders, timed.ratio)
+            else:
+                fastest_first = sorted(contenders, key=lambda contender: contender.latency_ms)
+                choice = verdict.prefer(fastest_first, "fastest first, and the device runs no float one")
+            return choice, self._judge(choice.shipped, fixed, times)
+
+        def times(candidate: Candidate) -> list[Measurement]:
+            return self._times(candidate, timed)
 
         def decided() -> bool:
             choice, judged = judge()
@@ -94,14 +122,11 @@ class Contest:
         sessions.sample(self.connect, timed, inputs, seed=self.seed, decided=decided, progress=self.progress)
         choice, judged = judge()
         disturbed = timed.disturbed()
-        flips = self._flips(choice.shipped)
-        record = TargetRecord(
-            shipped=choice.shipped,
-            reason=choice.reason,
-            candidates=tuple(self._record(c, choice, fixed, timed) for c in self.plan.candidates),
-            verdicts=tuple(verdict.disturbed(v, disturbed) for v in judged),
-            flips=flips[: flip.LISTED],
-            flip_count=len(flips),
+        record = self._target_record(
+            choice,
+            fixed,
+            times,
+            tuple(verdict.disturbed(v, disturbed) for v in judged),
             machine={**asdict(facts.machine), "python": facts.python, "runtimes": dict(facts.runtimes)},
             condition=timed.condition(),
             disturbed=disturbed,
@@ -109,6 +134,57 @@ class Contest:
             family={"gates": len(judged), "level": 1 - sessions.LATENCY_LEVEL, "looks": len(schedule.looks)},
         )
         return record, {candidate.name: timed.pace_ns(candidate.name) for candidate in candidates}
+
+    def _target_record(
+        self,
+        choice: Choice,
+        fixed: Mapping[str, list[Measurement]],
+        times: Times,
+        judged: tuple[VerdictRecord, ...],
+        **more: Any,
+    ) -> TargetRecord:
+        flips = self._flips(choice.shipped)
+        return TargetRecord(
+            shipped=choice.shipped,
+            reason=choice.reason,
+            candidates=tuple(self._record(c, choice, fixed[c.id], times(c)) for c in self.plan.candidates),
+            verdicts=judged,
+            flips=flips[: flip.LISTED],
+            flip_count=len(flips),
+            **more,
+        )
+
+    # Without a device
+
+    def _by_preference(self) -> list[Candidate]:
+        """The candidates as the target prefers them, the float ones last."""
+        order = self.plan.target.precision
+        return sorted(
+            self.plan.candidates,
+            key=lambda c: (c.rank == 0, order.index(c.precision) if c.precision in order else len(order)),
+        )
+
+    def _unmeasured(self, candidate: Candidate) -> list[Measurement]:
+        """What the toolkit says, and what nothing measures."""
+        figures = {m.metric: m for m in self._figures(candidate.id)}
+        base = {m.metric: m for m in self._figures(self._baselines()[candidate.id])}
+        percentiles = sorted({50.0, 90.0, 99.0, float(self.plan.target.measure.percentile)})
+        latency, why = figures.pop("latency_ms", None), "no device is at hand"
+        found = [
+            replace(latency, metric=name) if latency else missing(name, "ms", why)
+            for name in (f"latency_p{percentile:g}_ms" for percentile in percentiles)
+        ]
+        ratio = missing("latency_ratio", "1", why)
+        if latency and "latency_ms" in base:
+            ratio = replace(_over(latency, base["latency_ms"]), metric="latency_ratio")
+        unknown = [("peak_memory_mib", "MiB"), ("energy_mj", "mJ")]
+        return [
+            *found,
+            ratio,
+            *(missing(name, unit, why) for name, unit in unknown if name not in figures),
+            *figures.values(),
+            footprint.compressed_mib(self._files(candidate.id)),
+        ]
 
     # Measuring
 
@@ -159,8 +235,19 @@ class Contest:
             found[candidate.name] = footprint.memory(self.connect, candidate, batch, protocol, machine)
         self.progress(0, 0, "energy")
         for name, used in footprint.energy(self.connect, candidates, inputs, protocol, machine, self.seed).items():
-            found[name] += [used, footprint.compressed_mib(self._files(name))]
+            found[name] += [used, footprint.compressed_mib(self._files(name)), *self._figures(name)]
+        for one in self.plan.candidates:
+            if not one.ships:
+                found[one.id] = [footprint.compressed_mib(self._files(one.id))]
         return found
+
+    def _figures(self, candidate: str) -> list[Measurement]:
+        """What the toolkit says of what it compiled."""
+        figures = self.evaluated[candidate].compiled.meta.get("figures", ())
+        return [
+            replace(exact(one["metric"], one["value"], one["unit"], one["why"]), method=one["method"])
+            for one in figures
+        ]
 
     def _baselines(self) -> dict[str, str]:
         """Candidate -> the float baseline in its runtime."""
@@ -169,42 +256,57 @@ class Contest:
 
     # Judging
 
-    def _contender(self, candidate: Candidate, timed: Sessions) -> Contender:
+    def _median_ms(self, candidate: Candidate, timed: Sessions) -> float:
+        return float(np.median(timed.pace_ns(candidate.id))) / 1e6 if candidate.ships else math.inf
+
+    def _contender(self, candidate: Candidate, latency_ms: float) -> Contender:
+        """It is chosen by what is known of it here, also if that is simulated: whether it may pass is for its gates."""
         accuracy = self._accuracy(candidate, "select")
         budgets = self._size(candidate)
         return Contender(
             id=candidate.id,
             rank=candidate.rank,
             runtime=candidate.runtime,
-            latency_ms=float(np.median(timed.pace_ns(candidate.id))) / 1e6,
-            accuracy=[self._decide(gate, accuracy) for gate in self.plan.selection_gates],
+            latency_ms=latency_ms,
+            accuracy=[
+                verdict.decide(gate, accuracy.get(gate.measurement), ("simulated",))
+                for gate in self.plan.selection_gates
+            ],
             budgets=[self._decide(gate, budgets) for gate in self.plan.gates if gate.metric == "size_mib"],
+            ships=candidate.ships,
         )
 
-    def _judge(
-        self, shipped: str, fixed: Mapping[str, list[Measurement]], timed: Sessions
-    ) -> tuple[VerdictRecord, ...]:
+    def _judge(self, shipped: str, fixed: Mapping[str, list[Measurement]], times: Times) -> tuple[VerdictRecord, ...]:
         candidate = next(c for c in self.plan.candidates if c.id == shipped)
         base = {m.metric: m for m in fixed[self._baselines()[shipped]]}
-        measured = [*fixed[shipped], *self._times(candidate, timed)]
+        measured = [*fixed[shipped], *times(candidate)]
         accuracy = self._accuracy(candidate, "evaluate")
         broken = next((m for m in self._accuracy(candidate, "select").values() if m.broken), None)
         known = {
             **{name: broken or m for name, m in accuracy.items()},  # a network that gives NaN anywhere has no accuracy
             **self._size(candidate),
+            **self._parity(candidate),
             **{m.metric: m for m in measured},
-            **{f"{m.metric} ratio": _over(m, base[m.metric]) for m in fixed[shipped]},
+            **{f"{m.metric} ratio": _over(m, base[m.metric]) for m in fixed[shipped] if m.metric in base},
         }
-        return tuple(self._decide(gate, known) for gate in self.plan.gates)
+        judged = (self._decide(gate, known) for gate in self.plan.gates)
+        on_select = self._contender(candidate, 0.0).accuracy if candidate.rank else ()
+        return tuple(verdict.unselected(one, on_select) for one in judged)
 
     def _times(self, candidate: Candidate, timed: Sessions) -> list[Measurement]:
         """All that is measured in sessions."""
+        if not candidate.ships:
+            return []
         base, overhead = self._baselines()[candidate.id], timed.call_overhead(candidate.runtime)
+        if base in {one.name for one in timed.candidates}:
+            ratios = [timed.ratio(candidate.id, base), timed.ratio_p10(candidate.id, base)]
+        else:
+            why = "the device cannot run the float baseline"
+            ratios = [missing(name, "1", why) for name in ("latency_ratio", "latency_ratio_p10")]
         return [
             *timed.measurements(candidate.id),
             *([overhead] if overhead else []),
-            timed.ratio(candidate.id, base),
-            timed.ratio_p10(candidate.id, base),
+            *ratios,
             *([timed.noise()] if candidate.id == timed.candidates[0].name else []),
         ]
 
@@ -216,6 +318,11 @@ class Contest:
         evaluated = self.evaluated[candidate.id]
         scores = evaluated.select if split == "select" else evaluated.evaluate
         return {name: Measurement.from_json(raw) for name, raw in scores.meta["metrics"].items()}
+
+    def _parity(self, candidate: Candidate) -> dict[str, Measurement]:
+        """How close its outputs are to those of the float network that it was made from."""
+        artifact = self.evaluated[candidate.id].parity
+        return {name: Measurement.from_json(raw) for name, raw in artifact.meta["metrics"].items()} if artifact else {}
 
     def _size(self, candidate: Candidate) -> dict[str, Measurement]:
         size = self._size_mib(candidate.id)
@@ -231,7 +338,8 @@ class Contest:
     def _files(self, candidate: str) -> list[Path]:
         """What the device needs of a candidate."""
         artifact = self.evaluated[candidate].compiled
-        return [artifact.path(name) for name in artifact.files if name != "layer_map.json"]
+        kept = (name for name in artifact.files if name != "layer_map.json" and not name.startswith(f"{ASIDE}/"))
+        return [artifact.path(name) for name in kept]
 
     def _flips(self, shipped: str) -> tuple[FlipRecord, ...]:
         """Samples that what ships decides otherwise than its float baseline."""
@@ -239,7 +347,7 @@ class Contest:
         return flip.flips(before.evaluate, after.evaluate, self.splits["evaluate"], private=self.private)
 
     def _record(
-        self, candidate: Candidate, choice: Choice, fixed: Mapping[str, list[Measurement]], timed: Sessions
+        self, candidate: Candidate, choice: Choice, fixed: list[Measurement], times: list[Measurement]
     ) -> CandidateRecord:
         artifact = self.evaluated[candidate.id].compiled
         roc = self.evaluated[candidate.id].evaluate.meta.get("roc", {})
@@ -257,15 +365,21 @@ class Contest:
             ),
             measurements=(
                 *self._accuracy(candidate, "evaluate").values(),
-                *self._times(candidate, timed),
+                *self._parity(candidate).values(),
+                *times,
                 self._size(candidate)["size_mib"],
-                *fixed[candidate.id],
+                *fixed,
             ),
             selection=tuple(self._accuracy(candidate, "select").values()),
             rejected=choice.rejected.get(candidate.id, ""),
             placement=artifact.meta.get("placement", {}),
+            facts=artifact.meta.get("facts", {}),
             roc={name: tuple(values) for name, values in roc.items()},
         )
+
+
+def _nothing(candidate: Candidate) -> list[Measurement]:
+    return []
 
 
 def _over(measured: Measurement, base: Measurement) -> Measurement:

@@ -19,7 +19,7 @@ from edgeopt.access import Agent
 from edgeopt.artifact import Action, Artifact, Store, digest_of, first_difference
 from edgeopt.contest import Contest, Evaluated
 from edgeopt.data import Split
-from edgeopt.errors import ConfigError, EdgeoptError, PlanError, StageError, StoreError
+from edgeopt.errors import ConfigError, EdgeoptError, StageError, StoreError
 from edgeopt.events import Sink
 from edgeopt.measure import Measurement
 from edgeopt.plan import Candidate, Plan, Step, TargetPlan, tools_of
@@ -33,7 +33,7 @@ from edgeopt.record import (
     TargetRecord,
 )
 from edgeopt.stage import Stage, StageContext
-from edgeopt.target import Device
+from edgeopt.target import Access, Device
 
 #: Starts an agent on a device.
 Connect = Callable[[Device], Agent]
@@ -214,7 +214,7 @@ class _Run:
             "data": {name: self.splits[name].digest for name in step.data},
             "seed": self.plan.recipe.seed,
             "tools": provenance.tool_versions(tools_of(step)),
-            "device": _fingerprint(self._device(step)) if stage.on_device else None,
+            "device": _fingerprint(step.device) if step.device else None,
         }
 
     def _why(self, slot: str, fields: Mapping[str, Any]) -> str:
@@ -248,7 +248,8 @@ class _Run:
                 seed=self.plan.recipe.seed,
                 data={name: self.splits[name] for name in step.data},
                 progress=progress,
-                agent=lambda: self._agent(self._device(step)),
+                agent=lambda: self._agent(step.device or Device()),
+                host=self._host,
             )
             inputs = {role: self.artifacts[source] for role, source in step.inputs.items()}
             try:
@@ -288,10 +289,12 @@ class _Run:
             self._agents[device] = self.connect(device)
         return self._agents[device]
 
-    def _device(self, step: Step) -> Device:
-        if step.target is None:
-            raise PlanError(f"step {step.id} has no device")
-        return self.plan.targets[step.target].target.device
+    def _host(self, environment: str) -> Agent:
+        """An agent on this machine; in an isolated tool environment if one is named."""
+        from edgeopt import tools
+
+        access = Access(python=str(tools.python(environment))) if environment else Access()
+        return self._agent(Device(access=access))
 
     # Targets
 
@@ -299,7 +302,12 @@ class _Run:
         """Measure the candidates of a target, choose, and judge."""
         step_id = f"measure:{name}"
         try:
-            broken = [c.evaluate for c in planned.candidates if c.evaluate in self.failed or c.select in self.failed]
+            broken = [
+                step
+                for candidate in planned.candidates
+                for step in (candidate.select, candidate.evaluate, candidate.parity)
+                if step in self.failed
+            ]
             if broken:
                 raise StageError(f"not measured, because {broken[0]} failed")
             began = time.monotonic()
@@ -359,6 +367,7 @@ class _Run:
             compiled=self.artifacts[candidate.compiled],
             select=self.artifacts[candidate.select],
             evaluate=self.artifacts[candidate.evaluate],
+            parity=self.artifacts[candidate.parity] if candidate.parity else None,
         )
 
     # The end

@@ -69,6 +69,11 @@ def exact(metric: str, value: float, unit: str, why: str = "") -> Measurement:
     return Measurement(metric, value, unit, "lower", None, 1, "measured", "", "", why=why)
 
 
+def missing(metric: str, unit: str, why: str) -> Measurement:
+    """What nothing measured; lower is better."""
+    return Measurement(metric, None, unit, "lower", None, 0, "measured", "", "", why=why)
+
+
 def single(metric: str, value: float | None, unit: str, protocol: Protocol, machine: str, why: str = "") -> Measurement:
     """One reading without error bars; lower is better. Without a value, ``why`` says why."""
     count = 0 if value is None else 1

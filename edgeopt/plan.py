@@ -16,9 +16,23 @@ from edgeopt.artifact import canonical, file_digest
 from edgeopt.errors import ConfigError, PlanError
 from edgeopt.recipe import Recipe
 from edgeopt.stage import Params, Stage
-from edgeopt.target import Target
+from edgeopt.target import Device, Target
 from edgeopt.waivers import Waiver
 
+Split = Literal["evaluate", "select"]
+
+#: This machine, as a device.
+_HERE = Device()
+_SCORED: tuple[Split, ...] = ("evaluate", "select")
+#: What runs an artefact before it is compiled.
+_RUNS = {
+    "onnx": "onnxruntime",
+    "onnx-qdq": "onnxruntime",
+    "onnx-fp16": "onnxruntime",
+    "openvino-ir": "openvino",
+    "tflite": "litert",
+    "tflite-int8": "litert",
+}
 #: What a step leaves behind, as the ledger calls it.
 LEDGER_NAMES = {"prune": "pruned", "distill": "distilled"}
 
@@ -32,6 +46,7 @@ class Step:
         inputs: Input role -> id of the step whose output it is.
         data: Splits that it reads.
         target: The target it was first planned for; ``None`` if it is for all.
+        device: What its output depends on; ``None`` if any machine gives the same.
     """
 
     id: str
@@ -40,6 +55,7 @@ class Step:
     inputs: Mapping[str, str]
     data: tuple[str, ...]
     target: str | None
+    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,11 @@ class Candidate:
     """One way to serve a target, as step ids.
 
     Attributes:
-        rank: 0 float baseline, 1 float after the recipe's compression steps, 2 quantized.
+        rank: 0 float baseline, 1 float after the recipe's compression steps, then ``fp16`` and ``int8``.
         select, evaluate: Score it on these splits.
+        parity: Compares its outputs with those of the float network that it was made from; empty for the float ONNX.
+        ships: Whether the device can run it. Where the toolkit compiles no float network, the float ONNX on this
+            machine is what the others are compared with, and never ships.
     """
 
     id: str
@@ -59,6 +78,8 @@ class Candidate:
     compiled: str
     select: str
     evaluate: str
+    parity: str = ""
+    ships: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,7 +144,10 @@ class Plan:
         inputs = {step.id: step.inputs.values() for step in self.steps}
         todo = [point.step for point in self.ledger if point.target in (None, target)]
         todo += [
-            step for candidate in self.targets[target].candidates for step in (candidate.select, candidate.evaluate)
+            step
+            for candidate in self.targets[target].candidates
+            for step in (candidate.compiled, candidate.select, candidate.evaluate, candidate.parity)
+            if step
         ]
         needed: set[str] = set()
         while todo:
@@ -132,6 +156,14 @@ class Plan:
                 needed.add(step)
                 todo += inputs[step]
         return tuple(step for step in inputs if step in needed)
+
+
+def environments_of(step: Step) -> tuple[str, ...]:
+    """Isolated tool environments that the step works in."""
+    stage: Stage[Any] = registry.find("stages", step.stage)
+    runtime = getattr(step.params, "runtime", "")
+    own = registry.find("backends", runtime).environment if step.stage == "compile" else ""
+    return tuple(filter(None, (stage.environment, own)))
 
 
 def tools_of(step: Step) -> tuple[str, ...]:
@@ -190,8 +222,7 @@ class _Builder:
     targets: dict[str, TargetPlan] = field(default_factory=dict)
     ledger: list[LedgerPoint] = field(default_factory=list)
     _trained: str = ""
-    _outputs: dict[str, dict[str, str]] = field(default_factory=dict)
-    _kinds: dict[str, frozenset[str]] = field(default_factory=dict)
+    kinds: dict[str, frozenset[str]] = field(default_factory=dict)
     _ids: dict[bytes, str] = field(default_factory=dict)
 
     def add_target(
@@ -202,62 +233,46 @@ class _Builder:
         gates: tuple[verdict.Gate, ...],
         steps: Sequence[tuple[str, Params]],
     ) -> None:
-        trained = self._trained = self._add("load", self._load_params(), {}, target)
-        self._point("trained", trained, target, shared=True)
+        trained = self._trained = self.add("load", self._load_params(), {}, target)
+        self.point("trained", trained, target, shared=True)
         model, changed = trained, []
         for stage, params in steps:
             if stage == "quantize":
                 continue
             roles = registry.find("stages", stage).accepts
-            model = self._add(stage, params, {role: trained if role == "teacher" else model for role in roles}, target)
+            model = self.add(stage, params, {role: trained if role == "teacher" else model for role in roles}, target)
             changed.append(stage)
-            self._point(LEDGER_NAMES.get(stage, stage), model, target, shared=True)
+            self.point(LEDGER_NAMES.get(stage, stage), model, target, shared=True)
         exported = {trained: self._export(trained, target, "export" if model == trained else "export:trained")}
         if model != trained:
             exported[model] = self._export(model, target, "export")
-        self._point("exported", exported[model], target, shared=True, runtime="onnxruntime", optimization="none")
+        self.point("exported", exported[model], target, shared=True, runtime="onnxruntime")
         suffix = "" if not changed else "-pruned" if "prune" in changed else "-distilled"
+        quantize = next((params for stage, params in steps if stage == "quantize"), None)
         candidates: list[Candidate] = []
         for runtime in target.runtime:
-            candidates.append(self._candidate(target, runtime, "float", 0, "", exported[trained]))
-            if model != trained:
-                candidates.append(self._candidate(target, runtime, "float", 1, suffix, exported[model]))
-            for stage, params in steps:
-                if stage == "quantize" and "int8" in target.precision:
-                    bound = params.model_copy(update={"runtime": runtime})
-                    quantized = self._add(stage, bound, {"model": exported[model]}, target, f"quantize:{runtime}")
-                    self._point(
-                        "quantized", quantized, target, runtime=_reference_runtime(self._kinds[quantized], runtime)
-                    )
-                    candidates.append(self._candidate(target, runtime, "int8", 2, suffix, quantized))
+            make = _Candidates(self, target, runtime, exported)
+            candidates.append(make.baseline(trained))
+            if model != trained and "float" in make.backend.precisions:
+                candidates.append(make.candidate("float", 1, suffix, make.source(model), model))
+            if "fp16" in target.precision and "fp16" in make.backend.precisions:
+                candidates.append(make.candidate("fp16", 2, suffix, make.halved(model), model))
+            if quantize and "int8" in target.precision and "int8" in make.backend.precisions:
+                candidates.append(make.candidate("int8", 3, suffix, make.quantized(quantize, model), model))
         accuracy = (gate for gate in gates if gate.metric not in verdict.DEVICE_METRICS)
         looked_at = dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy)
         self.targets[name] = TargetPlan(target, path, gates, tuple(looked_at), tuple(candidates))
 
     def _export(self, model: str, target: Target, step_id: str) -> str:
-        return self._add("export", registry.find("stages", "export").Params(), {"model": model}, target, step_id)
+        return self.add("export", registry.find("stages", "export").Params(), {"model": model}, target, step_id)
 
-    def _candidate(
-        self, target: Target, runtime: str, precision: str, rank: int, suffix: str, source: str
-    ) -> Candidate:
-        name = f"{runtime}-{precision}{suffix}"
-        params = registry.find("stages", "compile").Params(runtime=runtime)
-        compiled = self._add("compile", params, {"model": source}, target, f"compile:{name}")
-        outputs = {split: self._evaluate(compiled, split, target, runtime) for split in ("evaluate", "select")}
-        baseline = outputs if rank == 0 else self._outputs[f"{target.name} {runtime}"]
-        if rank == 0:
-            self._outputs[f"{target.name} {runtime}"] = outputs
-        evaluate, select = (self._score(name, split, target, outputs, baseline) for split in ("evaluate", "select"))
-        self.ledger.append(LedgerPoint("compiled", evaluate, target.name, runtime, name))
-        return Candidate(name, runtime, precision, rank, bool(suffix), compiled, select, evaluate)
-
-    def _score(
+    def score(
         self,
         of: str,
-        split: Literal["evaluate", "select"],
+        split: Split,
         target: Target,
-        outputs: Mapping[str, str],
-        baseline: Mapping[str, str],
+        outputs: Mapping[Split, str],
+        baseline: Mapping[Split, str],
         *,
         drops: bool = True,
     ) -> str:
@@ -272,10 +287,23 @@ class _Builder:
         params = registry.find("stages", "score").Params(
             metrics=self.recipe.metrics,
             split=split,
-            sources={metrics.label(spec): metrics.source(spec, self.root) for spec in self.recipe.metrics},
+            sources=self._sources,
             drops=drops,
         )
-        return self._add("score", params, inputs, target, f"score:{of}:{split}")
+        return self.add("score", params, inputs, target, f"score:{of}:{split}")
+
+    def parity(self, compared: dict[str, str], target: Target, of: str) -> str:
+        """Compares a candidate's outputs with those of the float network."""
+        if "parity" not in registry.builtin("stages"):
+            return ""
+        params = registry.find("stages", "parity").Params(
+            metrics=self.recipe.metrics, split="evaluate", sources=self._sources
+        )
+        return self.add("parity", params, compared, target, f"parity:{of}")
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        return {metrics.label(spec): metrics.source(spec, self.root) for spec in self.recipe.metrics}
 
     @property
     def _fits(self) -> bool:
@@ -286,64 +314,58 @@ class _Builder:
     def _metrics(self) -> list[metrics.Metric | None]:
         return [metrics.build(spec) for spec in self.recipe.metrics]
 
-    def _point(
-        self,
-        stage: str,
-        step: str,
-        target: Target,
-        *,
-        shared: bool = False,
-        runtime: str = "torch",
-        optimization: str = "none",
-    ) -> None:
+    def point(self, stage: str, step: str, target: Target, *, shared: bool = False, runtime: str = "torch") -> None:
+        """A point of the ledger that is not compiled: it runs on this machine, as the file itself means."""
+        splits = _SCORED if self._fits else _SCORED[:1]
         outputs, trained = (
-            {
-                split: self._evaluate(source, split, target, engine, level)
-                for split in (("evaluate", "select") if self._fits else ("evaluate",))
-            }
-            for source, engine, level in ((step, runtime, optimization), (self._trained, "torch", "none"))
+            {split: self.evaluate(source, split, engine, target) for split in splits}
+            for source, engine in ((step, runtime), (self._trained, "torch"))
         )
-        evaluation = self._score(step, "evaluate", target, outputs, trained, drops=False)
+        evaluation = self.score(step, "evaluate", target, outputs, trained, drops=False)
         if not shared:
             self.ledger.append(LedgerPoint(stage, evaluation, target.name, runtime))
         elif all((point.stage, point.step) != (stage, evaluation) for point in self.ledger):
             forked = any(point.stage == stage for point in self.ledger)
             self.ledger.append(LedgerPoint(stage, evaluation, target.name if forked else None))
 
-    def _evaluate(self, step: str, split: str, target: Target, runtime: str, optimization: str = "all") -> str:
-        """The compiled artefact is evaluated as it ships; everything before it as the file itself means."""
-        as_shipped = optimization == "all"
+    def evaluate(self, step: str, split: str, runtime: str, target: Target, *, compiled: bool = False) -> str:
+        """A compiled artefact is evaluated as it ships; everything before it on this machine, as the file itself means.
+
+        OpenVINO has no way to run a file without its optimisations.
+        """
         params = registry.find("stages", "evaluate").Params(
             split=split,
             runtime=runtime,
-            optimization="all" if runtime == "openvino" else optimization,
-            batch=target.measure.batch if as_shipped else 1,
-            threads=target.measure.threads if as_shipped else 1,
+            optimization="all" if compiled or runtime == "openvino" else "none",
+            batch=target.measure.batch if compiled else 1,
+            threads=target.measure.threads if compiled else 1,
+            at_hand=compiled and not target.device.access.none,
         )
-        return self._add("evaluate", params, {"model": step}, target, f"evaluate:{step}:{split}")
+        return self.add("evaluate", params, {"model": step}, target, f"evaluate:{step}:{split}")
 
-    def _add(
+    def add(
         self, stage_name: str, params: Params, inputs: Mapping[str, str], target: Target, step_id: str | None = None
     ) -> str:
         """The id of the step, added unless an equal one is there."""
         stage: Stage[Any] = registry.find("stages", stage_name)
         for role, source in inputs.items():
-            if not self._kinds[source] & stage.accepts[role]:
+            if not self.kinds[source] & stage.accepts[role]:
                 wanted = " or ".join(sorted(stage.accepts[role]))
-                given = " or ".join(sorted(self._kinds[source]))
+                given = " or ".join(sorted(self.kinds[source]))
                 raise PlanError(f"{stage_name} needs {wanted}, {source} gives {given}", where=f"target {target.name}")
         if "metric" in stage.Params.model_fields:
             metric = getattr(params, "metric", None) or self.recipe.metrics[0]
             params = params.model_copy(update={"metric": metric, "metric_source": metrics.source(metric, self.root)})
         bound = stage.bind(params, target)
-        device = target.device.model_dump(mode="json") if stage.on_device else None
-        content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), device])
+        device = (target.device if getattr(bound, "at_hand", True) else _HERE) if stage.on_device else None
+        dumped = device.model_dump(mode="json") if device else None
+        content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), dumped])
         if content not in self._ids:
             wanted_id = step_id or stage_name
             unique = wanted_id if wanted_id not in self.steps else f"{wanted_id}@{target.name}"
             self._ids[content] = unique
-            self.steps[unique] = Step(unique, stage_name, bound, dict(inputs), stage.data(bound), target.name)
-            self._kinds[unique] = self._produces(stage, bound)
+            self.steps[unique] = Step(unique, stage_name, bound, dict(inputs), stage.data(bound), target.name, device)
+            self.kinds[unique] = self._produces(stage, bound)
         return self._ids[content]
 
     def _produces(self, stage: Stage[Any], params: Params) -> frozenset[str]:
@@ -368,6 +390,72 @@ class _Builder:
         return params
 
 
-def _reference_runtime(kinds: frozenset[str], runtime: str) -> str:
-    """What runs an artefact before it is compiled: OpenVINO its own IR, ONNX Runtime every ONNX file."""
-    return runtime if "openvino-ir" in kinds else "onnxruntime"
+@dataclass
+class _Candidates:
+    """Lays out the candidates of one runtime of a target.
+
+    Attributes:
+        exported: Torch step -> the step that exports it to ONNX.
+    """
+
+    builder: _Builder
+    target: Target
+    runtime: str
+    exported: Mapping[str, str]
+    _baseline: dict[Split, str] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> Any:
+        return registry.find("backends", self.runtime)
+
+    def baseline(self, trained: str) -> Candidate:
+        """The float network as it was trained: compiled, or where the toolkit compiles none, the ONNX file itself."""
+        if "float" in self.backend.precisions:
+            return self.candidate("float", 0, "", self.source(trained), trained)
+        onnx = self.exported[trained]
+        outputs = {split: self.builder.evaluate(onnx, split, "onnxruntime", self.target) for split in _SCORED}
+        self._baseline = outputs
+        name = f"{self.runtime}-reference"
+        evaluate, select = (self.builder.score(name, split, self.target, outputs, outputs) for split in _SCORED)
+        return Candidate(name, self.runtime, "float", 0, False, onnx, select, evaluate, ships=False)
+
+    def source(self, torch_step: str) -> str:
+        """The float file that the runtime's toolkit starts from."""
+        if self.backend.consumes & {"onnx", "onnx-qdq"}:
+            return self.exported[torch_step]
+        return self.builder.add(
+            "convert", registry.find("stages", "convert").Params(), {"model": torch_step}, self.target
+        )
+
+    def halved(self, torch_step: str) -> str:
+        """The float16 one."""
+        params = registry.find("stages", "cast").Params()
+        return self.builder.add("cast", params, {"model": self.exported[torch_step]}, self.target, "cast:fp16")
+
+    def quantized(self, params: Params, torch_step: str) -> str:
+        """The INT8 one, which is a point of the ledger if something runs it before it is compiled."""
+        bound = params.model_copy(update={"runtime": self.runtime})
+        step_id = f"quantize:{self.runtime}"
+        quantized = self.builder.add("quantize", bound, {"model": self.source(torch_step)}, self.target, step_id)
+        (kind,) = self.builder.kinds[quantized]
+        if kind in _RUNS:
+            self.builder.point("quantized", quantized, self.target, runtime=_RUNS[kind])
+        return quantized
+
+    def candidate(self, precision: str, rank: int, suffix: str, source: str, torch_step: str) -> Candidate:
+        name, add = f"{self.runtime}-{precision}{suffix}", self.builder.add
+        params = registry.find("stages", "compile").Params(runtime=self.runtime, precision=precision)
+        inputs = {"model": source, "float": self.exported[torch_step]}
+        compiled = add("compile", params, inputs, self.target, f"compile:{name}")
+        outputs = {
+            split: self.builder.evaluate(compiled, split, self.runtime, self.target, compiled=True) for split in _SCORED
+        }
+        self._baseline = self._baseline or outputs
+        evaluate, select = (self.builder.score(name, split, self.target, outputs, self._baseline) for split in _SCORED)
+        reference = self.builder.evaluate(self.exported[torch_step], "evaluate", "onnxruntime", self.target)
+        compared = {"outputs": outputs["evaluate"], "reference": reference}
+        parity = self.builder.parity(compared, self.target, name)
+        self.builder.ledger.append(LedgerPoint("compiled", evaluate, self.target.name, self.runtime, name))
+        return Candidate(
+            name, self.runtime, precision, rank, bool(suffix), compiled, select, evaluate, parity, ships=True
+        )

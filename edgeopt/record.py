@@ -63,7 +63,8 @@ class CandidateRecord:
         measurements: Accuracy on the evaluation split, latency, size, memory.
         selection: Accuracy on the selection split, the only numbers that the choice looked at.
         rejected: Why it did not ship; empty for the shipped one.
-        placement: Number of compiled operators per precision, such as ``{"i8": 14, "f32": 5}``.
+        placement: Where its operators and MACs run and in which precision; see :mod:`edgeopt.placement`.
+        facts: What the toolkit stamped on it.
         roc: Of a model that verifies: ``threshold``, ``far`` and ``frr`` at falling thresholds on the evaluation split,
             for charts; see :meth:`edgeopt.metrics.Metric.roc`.
     """
@@ -77,7 +78,8 @@ class CandidateRecord:
     measurements: tuple[Measurement, ...]
     selection: tuple[Measurement, ...] = ()
     rejected: str = ""
-    placement: Mapping[str, int] = field(default_factory=dict)
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     roc: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def measurement(self, metric: str) -> Measurement | None:

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
+from edgeopt.errors import ConfigError
+from edgeopt.registry import hint
 
 if TYPE_CHECKING:
     from edgeopt.access import Agent
@@ -30,6 +32,30 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def parse(cls, options: Mapping[str, Any], of: str, where: str) -> Self:
+        """The options that a user gave a plug-in.
+
+        Args:
+            options: As YAML gives them.
+            of: Name of the plug-in.
+            where: They were given.
+
+        Raises:
+            ConfigError: With every option that is unknown or wrong.
+        """
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            lines = []
+            for details in error.errors():
+                name = ".".join(str(part) for part in details["loc"])
+                if details["type"] == "extra_forbidden":
+                    lines.append(f"{of} has no option {name!r}{hint(name, cls.model_fields)}")
+                else:
+                    lines.append(f"{name}: {details['msg']}, got {details['input']!r}")
+            raise ConfigError("; ".join(lines), where=where) from error
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -43,6 +69,7 @@ class StageContext:
         progress: Tells how far the work is.
         agent: Gives the agent of the device that the step runs on, started at the first call; only for stages with
             ``on_device``.
+        host: Gives an agent on this machine: in this environment (``""``) or in an isolated tool environment.
     """
 
     out: Path
@@ -51,6 +78,7 @@ class StageContext:
     data: Mapping[str, Split]
     progress: Progress
     agent: Callable[[], Agent]
+    host: Callable[[str], Agent]
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,9 @@ class Stage(Protocol[P]):
         produces: Artefact kinds that can come out.
         tools: Distributions whose versions are part of the action key.
         in_recipe: Whether a recipe may name it as a step; the plan adds the others by itself.
-        on_device: Whether the output depends on the machine that runs it, so that its fingerprint enters the key.
+        on_device: Whether the output depends on the machine that runs it, so that its fingerprint enters the key. That
+            is the target's device, unless the parameters have ``at_hand`` and it is false: then it is this machine.
+        environment: Isolated tool environment that it works in; empty for none.
     """
 
     name: str
@@ -95,6 +125,7 @@ class Stage(Protocol[P]):
     tools: tuple[str, ...]
     in_recipe: bool
     on_device: bool
+    environment: str
 
     def bind(self, params: P, target: Target) -> P:
         """Fold the facts of ``target`` that matter into the parameters.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeopt.errors import ConfigError
 from edgeopt.recipe import Frozen, Gates, Name, Size, unlike
@@ -19,18 +19,78 @@ _RESERVED = frozenset(
 Feature = Literal["vnni"]
 
 
+#: Kinds of numbers beside the float ones, from the least to the most compressed.
+Precision = Literal["fp16", "int8"]
+
+#: A host of ``~/.ssh/config``, a host name or an address, with a user if need be. Nothing that ssh takes for an option.
+_Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:%-]*$", max_length=255)]
+_Serial = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=255)]
+
+
+class Access(Frozen):
+    """How the agent of a device is reached. ``local``, a process on this machine, is all that is not given.
+
+    Attributes:
+        ssh: Host, as the system's OpenSSH client knows it.
+        adb: Serial number, as ``adb devices`` lists it.
+        python: Interpreter with numpy and the runtime on the device; alone, another one on this machine.
+        folder: Where the private work folder is made on a remote device.
+        none: No device is at hand: what can be compiled, simulated or estimated without it is.
+    """
+
+    ssh: _Host | None = None
+    adb: _Serial | None = None
+    python: Annotated[str, Field(pattern=r"^[/A-Za-z0-9._][^\x00-\x1f]*$")] | None = None
+    folder: Annotated[str, Field(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+    none: bool = False
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum((self.ssh is not None, self.adb is not None, self.none)) > 1:
+            raise ValueError("a device is reached in one way: give ssh, adb, or none")
+        if self.none and (self.python or self.folder):
+            raise ValueError("without a device there is neither a python nor a folder")
+        if self.folder and not self.remote:
+            raise ValueError("folder is for a device that is reached over ssh or adb")
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether files must be brought to the device."""
+        return self.ssh is not None or self.adb is not None
+
+    def __str__(self) -> str:
+        if self.none:
+            return "none"
+        named = {"ssh": self.ssh, "adb": self.adb, "python": self.python}
+        return next((f"{how} {value}" for how, value in named.items() if value), "local")
+
+
+def _as_access(value: Any) -> Any:
+    return {"local": {}, "none": {"none": True}}.get(value, value) if isinstance(value, str) else value
+
+
 class Device(Frozen):
     """What runs the artefact.
 
     Attributes:
-        access: How its agent is reached; ``local`` is a process on this machine.
+        kind: What computes: a microcontroller is ``mcu``.
+        access: How its agent is reached.
+        arch: Which one, as the runtime's toolkit calls it: ``sm_87``, ``v75``, ``ethos-u55-128``, ``rk3588``.
         features: What the device is known to have; the agent checks it. ``vnni``: 8-bit dot products that cannot
             saturate, so that INT8 weights may use their full range.
+        power_mode: In which it must be while it is measured, as ``nvpmodel -q`` calls it.
+        rails: Power rails that add up to the device's power, as ``tegrastats`` calls them.
     """
 
-    kind: Literal["cpu"] = "cpu"
-    access: Literal["local"] = "local"
+    kind: Literal["cpu", "gpu", "npu", "mcu"] = "cpu"
+    access: Annotated[Access, BeforeValidator(_as_access, json_schema_input_type=Literal["local", "none"] | Access)] = (
+        Access()
+    )
+    arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] | None = None
     features: tuple[Feature, ...] = ()
+    power_mode: str | None = None
+    rails: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")], ...] = ()
 
 
 class Limits(Frozen):
@@ -82,8 +142,10 @@ class Target(Frozen):
 
     Attributes:
         runtime: One runtime, or several that compete on the same device.
-        precision: Candidates beside the float baseline, in order of preference.
+        precision: Candidates beside the float baseline, in order of preference. Where nothing is timed, the first one
+            whose accuracy holds ships.
         quantization: Overrides of the runtime's own INT8 scheme.
+        compile: The toolkit's own options; under the name of one of several runtimes, for that one alone.
         gates: Default budgets of this slot, which a recipe may override.
         accept: Which numbers that were not measured may still pass a gate.
     """
@@ -98,10 +160,11 @@ class Target(Frozen):
         AfterValidator(unlike),
     ]
     device: Device = Device()
-    precision: tuple[Literal["int8"], ...] = ("int8",)
+    precision: Annotated[tuple[Precision, ...], AfterValidator(unlike)] = ("int8",)
     limits: Limits = Limits()
     measure: MeasureSpec = MeasureSpec()
     quantization: dict[str, Any] = Field(default_factory=dict)
+    compile: dict[str, Any] = Field(default_factory=dict)
     gates: Gates = Field(default_factory=dict)
     accept: tuple[Literal["estimated", "simulated"], ...] = ()
 

@@ -18,7 +18,7 @@ from edgeopt.sessions import SMALLEST_EFFECT
 
 Bound = Literal["max", "min", "max_drop", "max_ratio"]
 
-#: What is measured on the device: metric -> unit. In all of them lower is better.
+#: What is known of the compiled artefact or measured on its device: metric -> unit. In all of them lower is better.
 DEVICE_METRICS: Mapping[str, str] = {
     "latency_p50_ms": "ms",
     "latency_p90_ms": "ms",
@@ -33,6 +33,13 @@ DEVICE_METRICS: Mapping[str, str] = {
     "size_mib": "MiB",
     "size_compressed_mib": "MiB",
     "energy_mj": "mJ",
+    "fallback_macs": "1",
+    "fallback_operators": "1",
+    "weights_mib": "MiB",
+    "activations_mib": "MiB",
+    "sram_mib": "MiB",
+    "flash_mib": "MiB",
+    "arena_mib": "MiB",
 }
 
 
@@ -158,6 +165,7 @@ class Contender:
         latency_ms: Median latency, to order the candidates.
         accuracy: Verdicts of the accuracy gates on the selection split.
         budgets: Verdicts of gates on exact numbers, such as the size.
+        ships: Whether it may ship; a float baseline that the device cannot run may not.
     """
 
     id: str
@@ -166,6 +174,7 @@ class Contender:
     latency_ms: float
     accuracy: Sequence[VerdictRecord]
     budgets: Sequence[VerdictRecord] = ()
+    ships: bool = True
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,45 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
         return Choice(contender.id, reason, rejected, undecided)
     rejected.pop(baselines[0].id, None)
     return Choice(baselines[0].id, _why_baseline(contenders, rejected, baselines[0].id), rejected, undecided)
+
+
+def prefer(contenders: Sequence[Contender], order: str) -> Choice:
+    """The choice where no gain can be measured: the first one whose accuracy holds and that is within its budgets.
+
+    Args:
+        contenders: All candidates of the target in an order of preference, the float baselines last.
+        order: What the order means and why it decides.
+
+    Returns:
+        The choice. If none may ship and no baseline can run on the device, the first one, whose gates then fail.
+    """
+    rejected: dict[str, str] = {}
+    able = [contender for contender in contenders if contender.ships]
+    for contender in contenders:
+        if contender not in able:
+            rejected[contender.id] = "the device cannot run it; it is what the others are compared with"
+    for contender in able:
+        why = "" if contender.rank == 0 else _inaccurate(contender) or _over_budget(contender)
+        if not why:
+            reason = f"the first in order of preference whose accuracy holds ({order})"
+            if contender.rank == 0:
+                reason = f"{_why_baseline(contenders, rejected, contender.id)} ({order})"
+            others = {other.id: f"{contender.id} is preferred ({order})" for other in able if other is not contender}
+            return Choice(contender.id, reason, {**others, **rejected}, False)
+        rejected[contender.id] = why
+    reason = f"no candidate may ship, and the device runs no float one; {able[0].id}: {rejected.pop(able[0].id)}"
+    return Choice(able[0].id, reason, rejected, False)
+
+
+def unselected(judged: VerdictRecord, on_select: Sequence[VerdictRecord]) -> VerdictRecord:
+    """The verdict of what ships although its accuracy does not hold on the selection split: no pass.
+
+    It ships only where the device runs nothing else.
+    """
+    for seen in on_select:
+        if seen.gate == judged.gate and seen.outcome != "pass" and judged.outcome == "pass":
+            return replace(judged, outcome=seen.outcome, why=f"on the selection split: {seen.why}")
+    return judged
 
 
 def _inaccurate(contender: Contender) -> str:

@@ -1,21 +1,29 @@
 """Backends, the host side of a runtime: one file, one runtime.
 
 A backend knows what INT8 means for its runtime, writes the file that the device opens, and translates the layers that
-the agent finds in that file back to the nodes of the ONNX model. Its device side is
-``edgeopt/agent/runtimes/<name>.py``.
+are found in that file back to the nodes of the ONNX model. Its device side is ``edgeopt/agent/runtimes/<name>.py``.
+
+Where no device is at hand, a backend says how deep it goes without one: a toolkit may compile, may give the outputs
+by a simulator or another stand-in, and may estimate how long the device takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 from edgeopt import provenance
+from edgeopt.access import Agent
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import Artifact
+from edgeopt.errors import ConfigError
+from edgeopt.stage import Params
 from edgeopt.target import Target
+
+#: How far a target goes on this machine, from the least.
+Depth = Literal["compile", "simulate", "estimate", "measure"]
 
 
 @dataclass(frozen=True)
@@ -32,18 +40,83 @@ class Scheme:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked of :meth:`Backend.compile` beside the model.
+
+    Attributes:
+        batch: Samples per inference.
+        threads: Of the runtime.
+        options: Of :attr:`Backend.Options`.
+        seed: Of every random choice.
+        device: Gives an agent on the target's device.
+        host: Gives an agent on this machine: in this environment (``""``), or in an isolated tool environment.
+    """
+
+    batch: int
+    threads: int
+    options: Params
+    seed: int
+    device: Callable[[], Agent]
+    host: Callable[[str], Agent]
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """How the outputs of a compiled artefact are had on this machine, without its device.
+
+    Attributes:
+        runtime: Of the agent.
+        file: It opens this, relative to the artefact.
+        what: What this is, for the report: ``x86 simulator of the HTP``.
+        optimization: As for :meth:`edgeopt.access.Agent.open`.
+        environment: Isolated tool environment that it runs in; empty for this one.
+    """
+
+    runtime: str
+    file: str
+    what: str
+    optimization: Literal["all", "none"] = "all"
+    environment: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that the toolkit itself gives of what it compiled; lower is better.
+
+    Attributes:
+        metric: Like ``sram_mib``. ``latency_ms`` stands for every percentile of the latency.
+        method: How the toolkit comes to it.
+        why: By what and under which assumptions: ``vela 5.2.0, Ethos_U55_High_End_Embedded, Shared_Sram``.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    method: Literal["measured", "simulated", "estimated"]
+    why: str
+
+
+@dataclass(frozen=True)
 class Compiled:
     """What a backend wrote.
 
     Attributes:
-        file: Name of the file that the device opens.
+        file: Name of the file that the device opens. What lies under ``aside/`` is not for it.
         origin: Nodes of the source model by the name of an operation in the file, where they differ.
-        notes: What the user must know.
+        notes: Every fallback, and what else the user must know.
+        layers: The compiled operations, if compiling tells them; else the agent is asked.
+        stand_in: How the outputs are had without the device; ``None`` if they are not.
+        figures: What the toolkit says of the file.
+        facts: Plain JSON for the report: versions, the architecture, stamps of the build.
     """
 
     file: str
     origin: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] | None = None
+    stand_in: StandIn | None = None
+    figures: tuple[Figure, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,40 +136,86 @@ class Availability:
     fix: str
 
 
-class Backend(Protocol):
+class NoOptions(Params):
+    """Of a backend whose toolkit has nothing to choose."""
+
+
+class Backend:
     """A runtime, seen from the host. Implementations are stateless.
 
     Attributes:
         name: As a target's ``runtime`` writes it; also that of the agent's runtime.
         consumes: Artefact kinds that it compiles.
         produces: Artefact kind that it writes.
-        tools: Distributions whose versions are part of the action key.
+        tools: Distributions whose versions are part of the action key; the last one is the runtime.
+        environment: Isolated tool environment that it needs as well.
+        precisions: What it compiles. Without ``float`` a target's baseline is the float ONNX on this machine, which
+            never ships.
+        processor: Where its layers should run. A layer elsewhere is a fallback.
+        without_device: How deep it goes where no device is at hand; ``None`` if it needs one.
+        Options: Type of what a target's ``compile`` may say.
     """
 
-    name: str
-    consumes: frozenset[str]
-    produces: str
-    tools: tuple[str, ...]
+    name: ClassVar[str]
+    consumes: ClassVar[frozenset[str]]
+    produces: ClassVar[str]
+    tools: ClassVar[tuple[str, ...]]
+    environment: ClassVar[str] = ""
+    precisions: ClassVar[frozenset[str]] = frozenset({"float", "int8"})
+    processor: ClassVar[str] = "CPU"
+    without_device: ClassVar[Depth | None] = None
+    Options: ClassVar[type[Params]] = NoOptions
 
     def scheme(self, target: Target) -> Scheme:
         """The runtime's own kind of INT8 on ``target``."""
-        ...
+        raise ConfigError(f"{self.name} has no INT8")
 
-    def compile(self, artifact: Artifact, batch: int, out: Path) -> Compiled:
-        """Write the file that the device opens into ``out``, for a fixed batch. Equal arguments give equal bytes.
+    def options(self, target: Target) -> Params:
+        """What the target says of compiling: :attr:`Options` with the facts of its device folded in.
 
         Raises:
+            ConfigError: An option or the architecture is unknown.
+        """
+        return self.parse(target)
+
+    def parse(self, target: Target, **facts: Any) -> Params:
+        """The target's ``compile`` as :attr:`Options`, with ``facts`` for what it leaves out.
+
+        Raises:
+            ConfigError: It has an option that there is not, or with a wrong value.
+        """
+        shared = {key: value for key, value in target.compile.items() if key not in target.runtime}
+        own = target.compile.get(self.name, {})
+        where = f"target {target.name}: compile"
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{self.name}: expected options, got {own!r}", where=where)
+        return self.Options.parse({**facts, **shared, **own}, self.name, where)
+
+    def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
+        """Write the file that the device opens into ``out``, for a fixed batch.
+
+        Equal arguments give equal bytes, unless the toolkit cannot do it; a note says so then.
+
+        Raises:
+            MissingBackend: The toolkit is not installed.
             StageError: The toolkit refuses the model.
         """
-        ...
+        raise ConfigError(f"{self.name} cannot compile")
 
     def layer_map(self, layers: Sequence[Layer], compiled: Compiled) -> list[dict[str, Any]]:
-        """``{name, op, source, precision, device, exec}`` of every layer, with names that are the same in every run."""
-        ...
+        """:func:`entry` of every layer, with names that are the same in every run and nodes of the ONNX model."""
+        return [
+            entry(layer, layer.name, [node for name in layer.source for node in compiled.origin.get(name, (name,))])
+            for layer in layers
+        ]
 
     def probe(self) -> Availability:
         """Whether the toolkit is installed; imports nothing."""
-        ...
+        return availability(self.tools)
+
+    def depth(self, target: Target) -> Depth | None:
+        """How deep it goes for ``target`` once its toolkit is installed; ``None`` if not at all."""
+        return self.without_device if target.device.access.none else "measure"
 
 
 def availability(tools: Sequence[str]) -> Availability:
@@ -116,4 +235,5 @@ def entry(layer: Layer, name: str, source: Iterable[str]) -> dict[str, Any]:
         "precision": layer.precision,
         "device": layer.device,
         "exec": layer.exec,
+        **({"why": layer.why} if layer.why else {}),
     }

@@ -10,14 +10,14 @@ from edgeopt.agent.onnx_graph import nodes, sources
 from edgeopt.agent.runtimes import Layer
 from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Availability, Compiled, Scheme, availability, entry
+from edgeopt.backends import Backend, Compiled, Request, Scheme, entry
 from edgeopt.errors import StageError
 from edgeopt.target import Target
 
 _QUANTIZATION = ("_QuantizeLinear", "_DequantizeLinear")
 
 
-class Onnxruntime:
+class Onnxruntime(Backend):
     """Saves the graph as ``ORT_ENABLE_EXTENDED`` leaves it.
 
     That level fuses what every CPU fuses, among it Q/DQ into integer operators. The last level, layouts for the
@@ -28,13 +28,13 @@ class Onnxruntime:
     name = "onnxruntime"
     consumes = frozenset({"onnx", "onnx-qdq"})
     produces = "ort-model"
-    tools: tuple[str, ...] = ("onnx", "onnxruntime")
+    tools = ("onnx", "onnxruntime")
 
     def scheme(self, target: Target) -> Scheme:
         """Q/DQ; weights of 7 bits unless the device cannot saturate."""
         return Scheme("onnxruntime_qdq", {"reduce_range": "vnni" not in target.device.features})
 
-    def compile(self, artifact: Artifact, batch: int, out: Path) -> Compiled:
+    def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.onnx``.
 
         Raises:
@@ -51,7 +51,9 @@ class Onnxruntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            onnxruntime.InferenceSession(_with_batch(source, batch), options, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                _with_batch(source, request.batch), options, providers=["CPUExecutionProvider"]
+            )
         except failures() as error:
             raise StageError(f"onnxruntime refuses the model: {error}", where="compile") from error
         return Compiled("model.onnx", sources(nodes(file.read_bytes()), nodes(source)))
@@ -64,10 +66,6 @@ class Onnxruntime:
             computing = [node for node in origin if not node.endswith(_QUANTIZATION)]
             entries.append(entry(layer, layer.name, computing or origin))
         return entries
-
-    def probe(self) -> Availability:
-        """Whether onnx and onnxruntime are installed."""
-        return availability(self.tools)
 
 
 def failures() -> tuple[type[Exception], ...]:

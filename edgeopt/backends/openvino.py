@@ -15,7 +15,7 @@ from edgeopt.agent.onnx_graph import nodes
 from edgeopt.agent.runtimes import Layer
 from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Availability, Compiled, Scheme, availability, entry
+from edgeopt.backends import Backend, Compiled, Request, Scheme, entry
 from edgeopt.errors import StageError
 from edgeopt.target import Target
 
@@ -26,19 +26,19 @@ _APPENDED = re.compile(r"(/(WithoutBiases|fq_|nncf_|fused_|DequantizationMultipl
 _CANONICAL = re.compile(r"^[A-Z][A-Za-z]*\.\d+")
 
 
-class Openvino:
+class Openvino(Backend):
     """Saves the converted model. OpenVINO compiles it on the device when the agent opens it."""
 
     name = "openvino"
     consumes = frozenset({"onnx", "openvino-ir"})
     produces = "openvino-model"
-    tools: tuple[str, ...] = ("openvino",)
+    tools = ("openvino",)
 
     def scheme(self, target: Target) -> Scheme:
         """NNCF on the OpenVINO model; weights of 7 bits unless the device cannot saturate."""
         return Scheme("nncf", {"reduce_range": "none" if "vnni" in target.device.features else "all"})
 
-    def compile(self, artifact: Artifact, batch: int, out: Path) -> Compiled:
+    def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.xml`` and ``model.bin``, with weights as they are.
 
         Raises:
@@ -55,7 +55,7 @@ class Openvino:
             else:
                 model = openvino.Core().read_model(artifact.path("model.xml"))
             port = model.input(0)
-            model.reshape({port: [batch, *list(port.get_partial_shape())[1:]]})
+            model.reshape({port: [request.batch, *list(port.get_partial_shape())[1:]]})
         except RuntimeError as error:
             raise StageError(f"openvino refuses the model: {_first_line(error)}", where="compile") from error
         save(model, out / "model.xml", known)
@@ -72,10 +72,6 @@ class Openvino:
             source = [node for name in named if not _made_up(name) for node in compiled.origin.get(name, (name,))]
             entries.append(entry(layer, rename(layer.name), source))
         return entries
-
-    def probe(self) -> Availability:
-        """Whether openvino is installed."""
-        return availability(self.tools)
 
 
 def convert(model: Path) -> Any:

@@ -14,10 +14,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from edgeopt.errors import ConfigError, StageError
-from edgeopt.registry import hint
 from edgeopt.stage import Params
 
 Array = npt.NDArray[Any]
@@ -154,25 +152,6 @@ def check(
         raise StageError("the quantizer ignored an option; " + "; ".join(problems))
     left = [layer for layer in layers if not layer.quantized]
     return (f"{len(left)} of {len(layers)} layers stay float: {_named(left)}",) if left else ()
-
-
-def parse_options(quantizer: Quantizer[P], options: Mapping[str, Any], where: str) -> P:
-    """The options as the quantizer's parameters.
-
-    Raises:
-        ConfigError: With every option that is unknown or wrong.
-    """
-    try:
-        return quantizer.Params.model_validate(dict(options))
-    except ValidationError as error:
-        lines = []
-        for details in error.errors():
-            name = ".".join(str(part) for part in details["loc"])
-            if details["type"] == "extra_forbidden":
-                lines.append(f"{quantizer.name} has no option {name!r}{hint(name, quantizer.Params.model_fields)}")
-            else:
-                lines.append(f"{name}: {details['msg']}, got {details['input']!r}")
-        raise ConfigError("; ".join(lines), where=where) from error
 
 
 def constant_range(names: Collection[str]) -> ConfigError:

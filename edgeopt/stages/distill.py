@@ -68,6 +68,7 @@ class Distill:
     tools = ("torch",)
     in_recipe = True
     on_device = False
+    environment = ""
 
     def bind(self, params: DistillParams, target: Target) -> DistillParams:
         """Nothing of the target matters here."""

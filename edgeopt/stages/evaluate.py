@@ -1,20 +1,23 @@
 """Evaluate: run an artefact over a split and keep its outputs; :mod:`edgeopt.stages.score` takes the metrics.
 
-A torch model runs in this process; everything else runs in the agent of the device, through the runtime that ships it.
-An ONNX file that is not compiled yet runs with all optimisations off, which is what the file itself means.
+A torch model runs in this process; what is not compiled yet in an agent on this machine, an ONNX file with all
+optimisations off, which is what the file itself means. A compiled artefact runs in the agent of its device, through the
+runtime that ships it. Where no device is at hand its stand-in runs here, if it has one, and the outputs are simulated.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt import checkpoint, data
+from edgeopt import checkpoint, data, registry
+from edgeopt.access import Agent
 from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
@@ -33,6 +36,7 @@ class EvaluateParams(Params):
         optimization: ``none`` runs the file as it is written, ``all`` as it ships.
         batch: Samples per inference.
         threads: Threads of the runtime.
+        at_hand: Whether it runs on the target's device.
     """
 
     split: Literal["select", "evaluate"]
@@ -40,21 +44,30 @@ class EvaluateParams(Params):
     optimization: Literal["all", "none"] = "all"
     batch: int = Field(default=1, ge=1)
     threads: int = Field(default=1, ge=1)
+    at_hand: bool = True
+
+
+#: Artefact kinds that run as they are, before they are compiled.
+_UNCOMPILED = frozenset({"torch", "onnx", "onnx-qdq", "onnx-fp16", "openvino-ir", "tflite", "tflite-int8"})
 
 
 class Evaluate:
     """See the module."""
 
     name = "evaluate"
-    version = 2
+    version = 3
     Params = EvaluateParams
-    accepts: Mapping[str, frozenset[str]] = {
-        "model": frozenset({"torch", "onnx", "onnx-qdq", "openvino-ir", "ort-model", "openvino-model"})
-    }
     produces = frozenset({"outputs"})
     tools: tuple[str, ...] = ()
     in_recipe = False
     on_device = True
+    environment = ""
+
+    @property
+    def accepts(self) -> Mapping[str, frozenset[str]]:
+        """What runs as it is, and what the built-in backends write."""
+        compiled = {backend.produces for backend in registry.builtin("backends").values()}
+        return {"model": _UNCOMPILED | compiled}
 
     def bind(self, params: EvaluateParams, target: Target) -> EvaluateParams:
         """Nothing to fold: the plan says which runtime, batch and threads."""
@@ -65,13 +78,24 @@ class Evaluate:
         return (params.split,)
 
     def run(self, inputs: Mapping[str, Artifact], params: EvaluateParams, ctx: StageContext) -> StageOutput:
-        """Write ``outputs.npy`` (N, ...) float32. ``meta["broken"]`` says what is wrong with them, if anything.
+        """Write ``outputs.npy`` (N, ...) float32.
+
+        ``meta["broken"]`` says what is wrong with them, if anything. ``meta["method"]`` and ``meta["how"]`` say how
+        they were had; ``meta["not_run"]`` why there are none.
 
         Raises:
             StageError: The trained network gives NaN, or the runtime fails.
         """
         artifact, split = inputs["model"], ctx.data[params.split]
-        outputs = _torch(artifact, split, ctx) if artifact.kind == "torch" else _agent(artifact, split, params, ctx)
+        meta = {"split": params.split, "n": len(split), "broken": "", "method": "measured", "how": "", "not_run": ""}
+        if artifact.kind == "torch":
+            outputs = _torch(artifact, split, ctx)
+        else:
+            way = _way(artifact, params, ctx)
+            meta |= {"method": way.method, "how": way.how, "not_run": way.not_run}
+            if way.not_run:
+                return StageOutput("outputs", meta, "not run", (way.not_run,))
+            outputs = _agent(way, split, params, ctx)
         broken = ""
         wrong = np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
         if len(wrong):
@@ -84,8 +108,8 @@ class Evaluate:
         memory = io.BytesIO()  # numpy hides the reason why a file cannot be written
         np.save(memory, outputs, allow_pickle=False)
         (ctx.out / "outputs.npy").write_bytes(memory.getbuffer())
-        meta = {"split": params.split, "n": len(split), "broken": broken}
-        return StageOutput("outputs", meta, f"{len(split)} samples", (broken,) if broken else ())
+        summary = f"{len(split)} samples" + (f", {meta['method']}: {meta['how']}" if meta["how"] else "")
+        return StageOutput("outputs", {**meta, "broken": broken}, summary, (broken,) if broken else ())
 
 
 def _torch(artifact: Artifact, split: data.Split, ctx: StageContext) -> npt.NDArray[np.float32]:
@@ -100,16 +124,48 @@ def _torch(artifact: Artifact, split: data.Split, ctx: StageContext) -> npt.NDAr
     return np.concatenate(parts)
 
 
-def _agent(artifact: Artifact, split: data.Split, params: EvaluateParams, ctx: StageContext) -> npt.NDArray[np.float32]:
-    file = artifact.path(artifact.meta.get("file", "model.xml" if artifact.kind == "openvino-ir" else "model.onnx"))
-    agent, clock = ctx.agent(), Clock()
+@dataclass(frozen=True)
+class _Way:
+    """How an artefact is run; ``not_run`` says why it is not."""
+
+    agent: Callable[[], Agent]
+    runtime: str = ""
+    file: str = ""
+    optimization: str = "all"
+    method: str = "measured"
+    how: str = ""
+    not_run: str = ""
+
+
+def _way(artifact: Artifact, params: EvaluateParams, ctx: StageContext) -> _Way:
+    if artifact.kind in _UNCOMPILED:
+        name = "model.xml" if artifact.kind == "openvino-ir" else artifact.meta.get("file", "model.onnx")
+        return _Way(lambda: ctx.host(""), params.runtime, str(artifact.path(name)), params.optimization)
+    if params.at_hand:
+        return _Way(ctx.agent, params.runtime, str(artifact.path(artifact.meta["file"])), params.optimization)
+    found = artifact.meta["stand_in"]
+    if found is None:
+        why = f"no device is at hand, and nothing on this machine runs what {artifact.meta['runtime']} compiled"
+        return _Way(ctx.agent, not_run=why)
+    return _Way(
+        agent=lambda: ctx.host(found["environment"]),
+        runtime=found["runtime"],
+        file=str(artifact.path(found["file"])),
+        optimization=found["optimization"],
+        method="simulated",
+        how=found["what"],
+    )
+
+
+def _agent(way: _Way, split: data.Split, params: EvaluateParams, ctx: StageContext) -> npt.NDArray[np.float32]:
+    agent, clock = way.agent(), Clock()
 
     def progress(report: Mapping[str, float]) -> None:
         done, total = report["done"], report["total"]
         ctx.progress(done, total, "samples", "", clock.seconds_left(done, total))
 
     name = ctx.out.name
-    agent.open(name, params.runtime, str(file), threads=params.threads, optimization=params.optimization)
+    agent.open(name, way.runtime, way.file, threads=params.threads, optimization=way.optimization)
     try:
         outputs = agent.infer(name, [split.samples], batch=params.batch, progress=progress)
     finally:

@@ -63,6 +63,7 @@ class Load:
     tools = ("torch", "safetensors")
     in_recipe = False
     on_device = False
+    environment = ""
 
     def bind(self, params: LoadParams, target: Target) -> LoadParams:
         """Nothing of the target matters here."""

@@ -59,6 +59,7 @@ class Prune:
     tools = ("torch", "torch-pruning")
     in_recipe = True
     on_device = False
+    environment = ""
 
     def bind(self, params: PruneParams, target: Target) -> PruneParams:
         """Take the channel multiple from the target, unless the recipe gives one."""

@@ -17,7 +17,7 @@ from edgeopt.artifact import Artifact
 from edgeopt.backends import Backend
 from edgeopt.data import Split
 from edgeopt.errors import ConfigError, PlanError
-from edgeopt.quantizers import Quantizer, parse_options
+from edgeopt.quantizers import Quantizer
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
 from edgeopt.target import Target
 
@@ -49,6 +49,7 @@ class Quantize:
     tools: tuple[str, ...] = ()
     in_recipe = True
     on_device = False
+    environment = ""
 
     def bind(self, params: QuantizeParams, target: Target) -> QuantizeParams:
         """Fold in the runtime's scheme and the target's overrides.
@@ -80,7 +81,7 @@ class Quantize:
                 fix=f"leave the quantizer out: {backend.name} uses {scheme.quantizer!r}",
             )
         defaults = scheme.options if name == scheme.quantizer else {}
-        options = parse_options(quantizer, {**defaults, **params.options, **overrides}, where)
+        options = quantizer.Params.parse({**defaults, **params.options, **overrides}, name, where)
         return params.model_copy(update={"quantizer": name, "options": options.model_dump(), "runtime": backend.name})
 
     def data(self, params: QuantizeParams) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ class Quantize:
         output = quantizer.quantize(
             artifact.path("model.onnx"),
             split.samples,
-            parse_options(quantizer, params.options, "quantize"),
+            quantizer.Params.parse(params.options, params.quantizer, "quantize"),
             ctx.out,
             seed=ctx.seed,
             keep_float=artifact.meta.get("preprocess_nodes", ()),

@@ -57,7 +57,7 @@ class Score:
     """
 
     name = "score"
-    version = 2
+    version = 3
     Params = ScoreParams
     accepts: Mapping[str, frozenset[str]] = dict.fromkeys(
         ("outputs", "select", "baseline", "baseline_select"), frozenset({"outputs"})
@@ -66,6 +66,7 @@ class Score:
     tools = ("numpy", "scipy")
     in_recipe = False
     on_device = False
+    environment = ""
 
     def bind(self, params: ScoreParams, target: Target) -> ScoreParams:
         """Nothing of the target matters here."""
@@ -95,6 +96,7 @@ class Score:
                     if not list(ctx.out.iterdir()):
                         one.write_decisions(ctx.out)
                     roc = roc or one.roc()
+        taken = _had(inputs["outputs"].meta, taken)
         plain = [m for m in taken.values() if not m.metric.endswith(" drop")]
         summary = ", ".join(f"{m.metric} {'not measured' if m.value is None else f'{m.value:.4f}'}" for m in plain)
         meta = {"split": params.split, "metrics": {name: asdict(m) for name, m in taken.items()}, "roc": roc}
@@ -163,6 +165,8 @@ class _One:
         for role in ("outputs", "select") if self.metric.fitted_on == "own" else ("outputs",):
             if why := self._why_broken(role):
                 return replace(self._missing(why), broken=True)
+            if why := self._not_run(role):
+                return self._missing(why)
         if self.metric.labels == metrics.BASELINE and "baseline" not in self.inputs:
             return self._missing("it compares with the float baseline")
         if self.metric.needs_baseline and (why := self._baseline_broken()):
@@ -173,10 +177,15 @@ class _One:
         for role in ("baseline", "baseline_select") if self.metric.fitted_on else ("baseline",):
             if why := self._why_broken(role):
                 return f"the float baseline is broken: {why}"
+            if why := self._not_run(role):
+                return f"the float baseline did not run: {why}"
         return ""
 
     def _why_broken(self, role: str) -> str:
         return str(self.inputs[role].meta["broken"]) if role in self.inputs else ""
+
+    def _not_run(self, role: str) -> str:
+        return str(self.inputs[role].meta["not_run"]) if role in self.inputs else ""
 
     def _fitted(self) -> tuple[Metric, Metric]:
         """The metric for this model, and for the baseline."""
@@ -184,7 +193,7 @@ class _One:
             return self.metric, self.metric
         truth = self.metric.truth(self._known(self.select, "baseline_select", None))
         reference = self.metric
-        if "baseline_select" in self.inputs and not self._why_broken("baseline_select"):
+        if "baseline_select" in self.inputs and not self._baseline_broken():
             reference = self.metric.fit(self._outputs("baseline_select"), truth)
         if self.metric.fitted_on == "own":
             return self.metric.fit(self._outputs("select"), truth), reference
@@ -230,6 +239,16 @@ class _One:
 
     def _missing(self, why: str) -> Measurement:
         return metrics.measurement(self.metric, self.metric.label, None, None, len(self.split), CONFIDENCE, why=why)
+
+
+def _had(outputs: Mapping[str, Any], taken: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """The numbers with how the outputs were had that they are of."""
+    if outputs["method"] == "measured":
+        return dict(taken)
+    how = outputs["how"]
+    return {
+        name: replace(m, method=outputs["method"], why=f"{m.why}; {how}" if m.why else how) for name, m in taken.items()
+    }
 
 
 def _of_set(m: Measurement, name: str) -> Measurement:

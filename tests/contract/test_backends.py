@@ -16,9 +16,9 @@ import pytest
 from edgeopt import provenance, registry
 from edgeopt.access import Agent, local
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Backend, Compiled
+from edgeopt.backends import Backend, Compiled, Request
 from edgeopt.errors import StageError
-from edgeopt.quantizers import Quantizer, parse_options
+from edgeopt.quantizers import Quantizer
 from edgeopt.target import Target
 from tests import onnx_nets
 
@@ -57,6 +57,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     onnx_nets.convolutional(folder / "model.onnx")
     found = {"onnx": onnx_nets.artifact(folder)}
     for name, quantizer in QUANTIZERS.items():
+        if "onnx" not in quantizer.consumes:
+            continue
         out = tmp_path_factory.mktemp(name)
         quantizer.quantize(folder / "model.onnx", onnx_nets.samples(40), quantizer.Params(), out, seed=0)
         found[quantizer.produces] = onnx_nets.artifact(out, quantizer.produces)
@@ -68,9 +70,17 @@ def source(request: pytest.FixtureRequest, sources: dict[str, Artifact]) -> Arti
     return sources[request.param]
 
 
+def no_agent(environment: str = "") -> Agent:
+    raise AssertionError("this backend needs no agent to compile")
+
+
+def request(backend: Backend) -> Request:
+    return Request(BATCH, 1, backend.options(target(backend.name)), 0, no_agent, no_agent)
+
+
 def compile_into(backend: Backend, source: Artifact, folder: Path) -> Compiled:
     folder.mkdir()
-    return backend.compile(source, BATCH, folder)
+    return backend.compile(source, request(backend), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -86,7 +96,7 @@ def test_its_scheme_names_a_quantizer_whose_file_it_reads(backend: Backend, feat
     scheme = backend.scheme(target(backend.name, *features))
     quantizer = QUANTIZERS[scheme.quantizer]
     assert quantizer.produces in backend.consumes
-    parse_options(quantizer, scheme.options, "")
+    quantizer.Params.parse(scheme.options, quantizer.name, "")
 
 
 def test_weights_use_all_bits_only_where_the_device_cannot_saturate(backend: Backend) -> None:
@@ -165,7 +175,7 @@ def test_a_file_that_is_no_model_is_refused(backend: Backend, tmp_path: Path) ->
     broken.mkdir()
     (broken / "model.onnx").write_bytes(b"\x08\x0a\x12\x03abc")
     with pytest.raises(StageError):
-        backend.compile(onnx_nets.artifact(broken), 1, tmp_path)
+        backend.compile(onnx_nets.artifact(broken), request(backend), tmp_path)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

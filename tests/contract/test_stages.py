@@ -12,7 +12,11 @@ import edgeopt.stages
 from edgeopt import registry
 from edgeopt.stage import Params
 
-KINDS = {"torch", "onnx", "onnx-qdq", "openvino-ir", "ort-model", "openvino-model", "outputs", "scores"}
+KINDS = {
+    *("torch", "onnx", "onnx-qdq", "onnx-fp16", "openvino-ir", "tflite", "tflite-int8", "outputs", "scores", "parity"),
+    *(quantizer.produces for quantizer in registry.builtin("quantizers").values()),
+    *(backend.produces for backend in registry.builtin("backends").values()),
+}
 STAGES = registry.builtin("stages")
 
 

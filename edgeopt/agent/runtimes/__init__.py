@@ -64,7 +64,9 @@ class Layer:
         precision: Of its main input, like ``f32`` or ``u8``.
         device: Where it runs, like ``CPU``.
         exec: The kernel that was chosen, as far as the runtime says.
-        time_us: Median over a few profiled runs; None if the runtime does not execute it (done in place).
+        time_us: Median over a few profiled runs; None if the runtime does not execute it (done in place), or it cannot
+            be timed where the layers were found.
+        why: Why it runs where it runs, if that is not where it should.
     """
 
     name: str
@@ -73,7 +75,8 @@ class Layer:
     precision: str
     device: str
     exec: str
-    time_us: float | None
+    time_us: float | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from edgeopt import registry
 from edgeopt.errors import ConfigError, StageError
-from edgeopt.quantizers import Layer, check, constant_range, largest_weight, parse_options
+from edgeopt.quantizers import Layer, check, constant_range, largest_weight
 
 GOOD = [
     Layer("stem/Conv", 16, 16, 64, "uint8", "convolution"),
@@ -70,10 +70,10 @@ def test_the_largest_weight_counts_minus_128() -> None:
 def test_an_unknown_or_wrong_option_is_a_configuration_error(name: str) -> None:
     quantizer = registry.find("quantizers", name)
     with pytest.raises(ConfigError, match=r"no option 'reduce_rang' .did you mean 'reduce_range'") as caught:
-        parse_options(quantizer, {"reduce_rang": True}, "target t: quantization")
+        quantizer.Params.parse({"reduce_rang": True}, name, "target t: quantization")
     assert caught.value.where == "target t: quantization"
     with pytest.raises(ConfigError, match=r"reduce_range: .* got 'maybe'"):
-        parse_options(quantizer, {"reduce_range": "maybe"}, "")
+        quantizer.Params.parse({"reduce_range": "maybe"}, name, "")
 
 
 def test_many_names_are_shortened() -> None:
