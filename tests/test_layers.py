@@ -24,7 +24,7 @@ FLOORS = (
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
-    {"training", "pruning", "compare", "waivers", "sessions"},
+    {"training", "pruning", "compare", "waivers", "sessions", "parity"},
     {"stage", "record", "bench_record", "metrics", "session", "footprint"},
     {"placement", "macs"},
     {"target", "data", "measure"},

@@ -108,15 +108,15 @@ class NeighbourFlips(Metric):
 
     def compute(self, outputs: Array, labels: Array) -> float:
         """The share, 0..1."""
-        return float(self._flipped(outputs, labels).mean())
+        return float(self.flipped(outputs, labels).mean())
 
     def interval(self, outputs: Array, labels: Array, *, confidence: float, seed: int) -> Interval:
         """Exact for a share of samples."""
-        flipped = self._flipped(outputs, labels)
+        flipped = self.flipped(outputs, labels)
         return proportion_interval(int(flipped.sum()), len(flipped), confidence).interval
 
-    def _flipped(self, outputs: Array, labels: Array) -> npt.NDArray[np.bool_]:
-        """A neighbour that is as near as the nearest one is no flip."""
+    def flipped(self, outputs: Array, labels: Array) -> npt.NDArray[np.bool_]:
+        """(N,) whether the nearest neighbour is another one; one that is as near as the nearest one is no flip."""
         own, baseline = (_directions(values) for values in _pair(outputs, labels))
         flipped = np.empty(len(own), bool)
         step = max(1, _BLOCK // len(own))
