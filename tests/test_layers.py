@@ -25,12 +25,12 @@ FLOORS = (
     {"reading", "checkpoint", "quantizers", "console", "publish"},
     {"surgery", "backends", "verdict", "report"},
     {"training", "pruning", "compare", "waivers", "sessions", "parity"},
-    {"stage", "record", "bench_record", "metrics", "session", "footprint"},
+    {"device", "stage", "record", "bench_record", "metrics", "session", "footprint"},
     {"placement", "macs"},
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
-    {"config", "tools"},
+    {"config", "tools", "tflite"},
     {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )

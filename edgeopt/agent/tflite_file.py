@@ -6,6 +6,7 @@ The format is a FlatBuffer (https://flatbuffers.dev/internals/) of the schema
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -30,6 +31,7 @@ _TYPES = {
     16: ("uint16", "u16"),
     17: ("int4", "i4"),
 }
+_BYTES = {"f64": 8, "i64": 8, "u64": 8, "f16": 2, "i16": 2, "u16": 2, "i8": 1, "u8": 1, "bool": 1, "i4": 1}
 #: ``BuiltinOperator`` of the schema, as far as networks use it; others are shown by their number.
 OPERATORS = {
     0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 5: "DEPTH_TO_SPACE",
@@ -74,6 +76,11 @@ class Tensor(NamedTuple):
     zero_points: tuple[int, ...]
     constant: bool
     outside: bool
+
+    @property
+    def bytes(self) -> int:
+        """That its values take; a dynamic dimension counts as 1."""
+        return math.prod(map(abs, self.shape)) * _BYTES.get(self.short, 4)
 
 
 class Operator(NamedTuple):
@@ -252,3 +259,8 @@ def named(graph: Graph) -> list[tuple[str, Operator]]:
         seen[operator.name] = count = seen.get(operator.name, 0) + 1
         found.append((operator.name if count == 1 else f"{operator.name}#{count}", operator))
     return found
+
+
+def dtype_of(number: int) -> str:
+    """Numpy's name of a ``TensorType``."""
+    return _TYPES[number][0]

@@ -44,8 +44,8 @@ class Quantize:
     name = "quantize"
     version = 1
     Params = QuantizeParams
-    accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"onnx"})}
-    produces = frozenset({"onnx-qdq", "openvino-ir"})
+    accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"onnx", "tflite"})}
+    produces = frozenset({"onnx-qdq", "openvino-ir", "tflite-int8"})
     tools: tuple[str, ...] = ()
     in_recipe = True
     on_device = False
@@ -101,6 +101,8 @@ class Quantize:
             raise PlanError("the parameters were not bound to a target", where="quantize")
         quantizer: Quantizer[Any] = registry.find("quantizers", params.quantizer)
         provenance.require(quantizer.tools)
+        if artifact.kind not in quantizer.consumes:
+            raise PlanError(f"{quantizer.name} does not read {artifact.kind}", where="quantize")
         _check_samples(split)
         clock, total = Clock(), len(split)
 
@@ -108,7 +110,7 @@ class Quantize:
             ctx.progress(done, total, "samples", "calibrating", clock.seconds_left(done, total))
 
         output = quantizer.quantize(
-            artifact.path("model.onnx"),
+            artifact.path(artifact.meta.get("file", "model.onnx")),
             split.samples,
             quantizer.Params.parse(params.options, params.quantizer, "quantize"),
             ctx.out,
@@ -116,7 +118,8 @@ class Quantize:
             keep_float=artifact.meta.get("preprocess_nodes", ()),
             progress=progress,
         )
-        kept = {key: artifact.meta[key] for key in ("input", "outputs", "preprocess") if key in artifact.meta}
+        known = ("input", "outputs", "preprocess", "batch", "file")
+        kept = {key: artifact.meta[key] for key in known if key in artifact.meta}
         meta = {**kept, "quantizer": params.quantizer, "options": params.options, **output.meta}
         return StageOutput(output.kind, meta, output.summary, output.notes)
 

@@ -6,7 +6,11 @@ nothing about any device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ import numpy.typing as npt
 from .. import AgentError, affine, tflite_file  # noqa: TID252  relative, so that a zipapp works
 from . import Lane, Layer, Options, Port, RuntimeMemory, fill
 
-#: The tensor arena is searched for between these, in bytes, to this step.
-_SMALLEST, _LARGEST, _STEP = 1 << 10, 1 << 29, 16
+_TOTAL = re.compile(r"Arena allocation total (\d+) bytes")
+#: Bytes of an arena that is surely large enough: at least, and for each tensor and operator.
+_LEAST, _KEPT = 1 << 20, 1 << 12
 
 
 def version() -> str:
@@ -32,11 +37,17 @@ def open(path: str, options: Options) -> TflmModel:
 
 
 class TflmModel:
-    """An interpreter with the smallest tensor arena that the model works in; one thread, one stream."""
+    """An interpreter; one thread, one stream.
+
+    Attributes:
+        arena_bytes: What it takes of its tensor arena, as it reports.
+    """
 
     threads = 1
 
     def __init__(self, path: str) -> None:
+        from tflite_micro.python.tflite_micro.runtime import Interpreter
+
         content = Path(path).read_bytes()
         self._graph = tflite_file.read(content)
         if outside := [tensor.name for tensor in self._graph.tensors if tensor.outside]:
@@ -44,8 +55,12 @@ class TflmModel:
                 f"the values of {len(outside)} tensors lie behind the flatbuffer, where TFLM does not look: it would "
                 f"read wrong weights and say nothing; {outside[0]} is the first"
             )
-        self.arena_bytes = _smallest_arena(content)
-        self._interpreter: Any = _interpreter(content, self.arena_bytes)
+        try:
+            self._interpreter: Any = Interpreter.from_bytes(content, arena_size=_bound(self._graph))
+        except RuntimeError as error:
+            kinds = ", ".join(sorted({operator.op for operator in self._graph.operators}))
+            raise AgentError(f"TFLM cannot prepare this model ({error}); its operators are {kinds}") from error
+        self.arena_bytes = _used(self._interpreter)
         counts = range(len(self._graph.inputs)), range(len(self._graph.outputs))
         inputs, outputs = self._interpreter.get_input_details, self._interpreter.get_output_details
         self._codings = [affine.of(inputs(index)) for index in counts[0]]
@@ -74,7 +89,7 @@ class TflmModel:
         ]
 
     def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
-        return RuntimeMemory(self.arena_bytes / 2**20, "smallest tensor arena that the model works in, on this machine")
+        return RuntimeMemory(self.arena_bytes / 2**20, "of the tensor arena, as TFLM built for this machine reports")
 
     def close(self) -> None:
         self.lanes = ()
@@ -82,36 +97,40 @@ class TflmModel:
         self.run = None
 
 
-def _interpreter(content: bytes, arena_bytes: int) -> Any:
-    from tflite_micro.python.tflite_micro.runtime import Interpreter
+def _bound(graph: tflite_file.Graph) -> int:
+    """Bytes of an arena in which everything that the model computes has room beside all that TFLM keeps about it.
 
-    return Interpreter.from_bytes(content, arena_size=arena_bytes)
+    An arena that is too small is not always refused: the interpreter may also end the process.
+    """
+    values = sum(tensor.bytes for tensor in graph.tensors if not tensor.constant)
+    return 2 * values + _KEPT * (len(graph.tensors) + len(graph.operators)) + _LEAST
 
 
-def _smallest_arena(content: bytes) -> int:
-    """In bytes: doubled until the model can be prepared, then halved between the last two.
+def _used(interpreter: Any) -> int:
+    """Bytes of the arena that were taken.
 
     Raises:
-        AgentError: It cannot be prepared in any.
+        AgentError: TFLM does not say.
     """
+    said = _said_by(interpreter.print_allocations)
+    if not (found := _TOTAL.search(said)):
+        raise AgentError(f"TFLM does not say how much of its arena it uses: {said[:200]!r}")
+    return int(found[1])
 
-    def works(size: int) -> bool:
+
+def _said_by(call: Callable[[], None]) -> str:
+    """What a call writes to the standard error of the process, as the interpreter's messages go nowhere else."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
         try:
-            _interpreter(content, size)
-        except RuntimeError:
-            return False
-        return True
-
-    enough = _SMALLEST
-    while not works(enough):
-        if enough >= _LARGEST:
-            raise AgentError("TFLM cannot prepare this model: it lacks an operator, see the log for which")
-        enough *= 2
-    too_little = enough // 2
-    while enough - too_little > _STEP:
-        middle = (enough + too_little) // 2 // _STEP * _STEP
-        enough, too_little = (middle, too_little) if works(middle) else (enough, middle)
-    return enough
+            call()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        return file.read().decode(errors="replace")
 
 
 def _port(tensor: tflite_file.Tensor, coding: affine.Affine) -> Port:

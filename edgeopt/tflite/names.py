@@ -1,0 +1,105 @@
+"""Names in a converted file: operators after the nodes that the ONNX export writes, and nothing of the converter.
+
+An operator of a ``.tflite`` file has no name, so that its first output carries it. The converter leaves there which
+modules the operator was made of, ``…InterpreterModule_network/…InterpreterModule_stem/…InterpreterModule_1;;…;2``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from edgeopt.tflite import operator_name
+
+#: One step of a path that the converter writes: the class, and the name of the module in its parent.
+_STEP = re.compile(r"^torch\.export\.unflatten\.[A-Za-z]+(?:_(?P<name>.+))?$")
+#: Between the ONNX nodes that one operator computes.
+_JOINT = "+"
+#: Appended by the quantizer to a tensor that it adds.
+_ADDED = re.compile(r"(_quantized|_requant|_dequantized|_duplicated_\d+)+$")
+#: Operator -> what the ONNX exporter calls it. Others are written by themselves: LOG_SOFTMAX is LogSoftmax.
+_ONNX = {
+    "AVERAGE_POOL_2D": "AveragePool", "BATCH_MATMUL": "MatMul", "CONCATENATION": "Concat", "CONV_2D": "Conv",
+    "CONV_3D": "Conv", "DEPTHWISE_CONV_2D": "Conv", "HARD_SWISH": "HardSwish", "LOGISTIC": "Sigmoid",
+    "MAX_POOL_2D": "MaxPool", "MEAN": "ReduceMean", "PRELU": "PRelu", "REDUCE_MAX": "ReduceMax", "RELU6": "Clip",
+    "RESIZE_BILINEAR": "Resize", "RESIZE_NEAREST_NEIGHBOR": "Resize", "SUM": "ReduceSum",
+    "TRANSPOSE_CONV": "ConvTranspose",
+}  # fmt: skip
+#: ``ActivationFunctionType`` of the schema -> the ONNX node that was fused into the operator.
+_FUSED = {1: "Relu", 2: "Clip", 3: "Clip", 4: "Tanh"}
+
+
+def sources(name: str) -> tuple[str, ...]:
+    """The ONNX nodes that a tensor's name tells of: ``a/Conv+b/Relu_quantized`` gives ``a/Conv`` and ``b/Relu``."""
+    return tuple(part for part in _ADDED.sub("", name).split(_JOINT) if "/" in part)
+
+
+def tidy(model: Any, input_name: str, output_names: list[str]) -> None:
+    """Name inputs and outputs as the recipe and the ONNX file do, and operators after their ONNX nodes.
+
+    Args:
+        model: A ``ModelT`` that the converter wrote; changed in place.
+        input_name: Of its one input.
+        output_names: As many as it has outputs.
+    """
+    graph = model.subgraphs[0]
+    ends = {graph.inputs[0]: input_name, **dict(zip(graph.outputs, output_names, strict=True))}
+    for signature in model.signatureDefs or []:
+        for end in (*signature.inputs, *signature.outputs):
+            end.name = ends[end.tensorIndex]
+    taken = set(ends.values())
+    named = set(ends)
+    for operator in graph.operators:
+        name = _JOINT.join(_unused(part, taken) for part in _nodes(model, graph, operator))
+        for number in operator.outputs:
+            if number not in named:
+                graph.tensors[number].name = _unused(name, taken) if len(operator.outputs) > 1 else name
+                named.add(number)
+        for place, number in enumerate(operator.inputs):
+            if number >= 0 and number not in named and model.buffers[graph.tensors[number].buffer].data is not None:
+                graph.tensors[number].name = _unused(f"{name}.{('data', 'weight', 'bias')[min(place, 2)]}", taken)
+                named.add(number)
+    for number, name in ends.items():
+        graph.tensors[number].name = name
+    model.description = "edgeopt"
+
+
+def _nodes(model: Any, graph: Any, operator: Any) -> list[str]:
+    """``["stem.0/Conv", "stem.2/Relu"]``."""
+    kind = operator_name(model, operator)
+    weight = operator.inputs[1] if len(operator.inputs) > 1 else -1
+    places = _modules(graph.tensors[operator.outputs[0]].name) or (
+        _modules(graph.tensors[weight].name) if weight >= 0 else []
+    )
+    if kind == "FULLY_CONNECTED":
+        op = "Gemm" if len(graph.tensors[operator.inputs[0]].shape) == 2 else "MatMul"
+    else:
+        op = _ONNX.get(kind, "".join(part.capitalize() for part in kind.split("_")))
+    nodes = [f"{places[-1] if places else 'model'}/{op}"]
+    fused = _FUSED.get(getattr(operator.builtinOptions, "fusedActivationFunction", 0))
+    if fused:
+        nodes.append(f"{places[0] if places else 'model'}/{fused}")
+    return nodes
+
+
+def _modules(name: bytes | str) -> list[str]:
+    """The user's modules that a name of the converter tells of, the outermost operation first."""
+    text = name if isinstance(name, str) else name.decode()
+    found = []
+    for path in text.split(";;"):
+        steps = [_STEP.match(step) for step in path.rpartition(";")[0].split("/")] if ";" in path else []
+        steps = steps or [_STEP.match(step) for step in path.split("/")]
+        if steps and all(steps):
+            inner = [match["name"] for match in steps if match and match["name"]]
+            inside = inner[1:] if inner[:1] == ["network"] else inner
+            found.append(".".join(inside) or "model")
+    return found
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    number, unique = 1, name
+    while unique in taken:
+        number += 1
+        unique = f"{name}#{number}"
+    taken.add(unique)
+    return unique
