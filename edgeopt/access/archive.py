@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import shutil
 import tempfile
 import zipapp
@@ -12,11 +14,13 @@ import edgeopt.agent
 _PACKAGE = "edgeopt_agent"
 
 
-def build(path: Path) -> Path:
-    """Writes the agent to ``path`` as a zipapp: ``python PATH`` runs it. Needs numpy and a runtime there."""
+@functools.cache
+def content() -> bytes:
+    """The agent as a zipapp: ``python agent.pyz`` runs it. Needs numpy and a runtime there."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(
             Path(edgeopt.agent.__file__).parent, Path(folder) / _PACKAGE, ignore=shutil.ignore_patterns("__pycache__")
         )
-        zipapp.create_archive(folder, path, main=f"{_PACKAGE}.__main__:main")
-    return path
+        memory = io.BytesIO()
+        zipapp.create_archive(folder, memory, main=f"{_PACKAGE}.__main__:main", compressed=True)
+    return memory.getvalue()

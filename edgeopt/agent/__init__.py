@@ -4,8 +4,12 @@ It needs Python, numpy and one runtime; it imports nothing of edgeopt outside th
 only, so the folder also runs from a zipapp on a board. ``python -m edgeopt.agent`` serves one client on stdio.
 
     __main__   protects the protocol stream, then serves
-    server     the verbs
+    server     the verbs of an agent
+    service    the loop that answers
     wire       how a message looks on the stream; shared with the client
+    bootstrap  brings all this to a device that has nothing but Python
+    keeper     keeps a work folder there, and the lock
+    exclusive  the device's lock
     timer      interleaved timing, and when warming up is over
     throughput several inferences in flight
     energy     mJ per inference
@@ -27,4 +31,8 @@ VERSION = "2"
 
 
 class AgentError(Exception):
-    """What the client asked for cannot be done; the message says why."""
+    """What the client asked for cannot be done; the message says why, and ``fix`` how to mend it, if that is known."""
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(what)
+        self.fix = fix

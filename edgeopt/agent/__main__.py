@@ -1,35 +1,53 @@
-"""``python -m edgeopt.agent [CPUS]``: serve one client on standard input and output until it closes its end.
+"""One process next to the device, for one client on standard input and output, until the client closes its end.
 
-``CPUS``, like ``0,2``, are those that the process may run on; otherwise the system places it.
+python -m edgeopt.agent [CPUS]        answers as an agent; CPUS, like 0,2, are those that it may run on
+python -m edgeopt.agent keep FOLDER   keeps a work folder for agents, and the device's lock
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import threading
+from pathlib import Path
+from typing import BinaryIO
 
-from .server import Server
 from .telemetry import silence
 
 
 def main() -> None:
-    """Serves until end of file on standard input.
+    """Serves until end of file on standard input."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)  # so that the end of this process can be that of all it started
+    requests, replies = _private_streams()
+    if sys.argv[1:2] == ["keep"]:
+        from .keeper import Keeper
 
-    The protocol gets private copies of file descriptors 0 and 1. Descriptor 1 then points at standard error and
-    descriptor 0 at nothing, so that a library that prints, even from C, cannot corrupt the protocol.
+        Keeper(Path(sys.argv[2]), requests, replies).serve()
+        return
+    silence()
+    if len(sys.argv) > 1:
+        _pin(sys.argv[1])
+    threading.Thread(target=_end_with_client, args=(requests.fileno(),), daemon=True).start()
+    from .server import Server
+
+    Server(requests, replies).serve()
+
+
+def _private_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Private copies of descriptors 0 and 1 for the protocol.
+
+    Descriptor 1 then points at standard error and descriptor 0 at nothing, so that a library that prints, even from
+    C, cannot corrupt the protocol.
     """
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  (a descriptor is wanted, not a path)
         os.dup2(nothing.fileno(), 0)
-    silence()
-    if len(sys.argv) > 1:
-        _pin(sys.argv[1])
-    threading.Thread(target=_exit_with_client, args=(requests.fileno(),), daemon=True).start()
-    Server(requests, replies).serve()
+    return requests, replies
 
 
 def _pin(cpus: str) -> None:
@@ -42,18 +60,19 @@ def _pin(cpus: str) -> None:
     os.sched_setaffinity(0, asked)
 
 
-def _exit_with_client(descriptor: int) -> None:
-    """Ends the process as soon as the client is gone, even in the middle of an inference.
+def _end_with_client(descriptor: int) -> None:
+    """Ends the process and what it started as soon as the client is gone, even in the middle of an inference.
 
     The thread sleeps inside ``poll`` and costs nothing while something is timed.
     """
     if not hasattr(select, "poll"):
         return
+    gone = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)  # the last: sshd gives a socket, half shut
     poll = select.poll()
-    poll.register(descriptor, 0)  # no event but a hang-up, which is always reported
+    poll.register(descriptor, gone)
     while True:
-        if any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll()):
-            os._exit(0)
+        if any(events & gone for _, events in poll.poll()):
+            os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from time import perf_counter, perf_counter_ns
 from typing import Any, BinaryIO, TypeVar
@@ -16,11 +14,10 @@ import numpy.typing as npt
 
 from . import PROTOCOL, VERSION, AgentError, call_overhead, condition, energy, machine, runtimes, toolchains, wire
 from .runtimes import Model, Options
+from .service import Arrays, Reply, Verb, serve
 from .throughput import Saturated, Window
 from .timer import Interleaved, Limits, collect, measure_clock, undisturbed, warm_up
 
-Arrays = Sequence[npt.NDArray[Any]]
-Reply = tuple[dict[str, Any], Arrays]
 T = TypeVar("T")
 
 
@@ -46,7 +43,7 @@ class Server:
         self._requests = requests
         self._replies = replies
         self._opened: dict[str, _Opened] = {}
-        self._verbs: dict[str, Callable[[dict[str, Any], Arrays], Reply]] = {
+        self._verbs: Mapping[str, Verb] = {
             "probe": self._probe,
             "open": self._open,
             "infer": self._infer,
@@ -62,23 +59,7 @@ class Server:
 
     def serve(self) -> None:
         """Says hello, then answers until the client closes the stream."""
-        wire.write(self._replies, {"hello": "edgeopt-agent", "protocol": PROTOCOL})
-        while (message := wire.read(self._requests)) is not None:
-            header, tensors = self._answer(message)
-            wire.write(self._replies, header, tensors)
-
-    def _answer(self, message: wire.Message) -> Reply:
-        header, tensors = message
-        verb = header.pop("verb", None)
-        try:
-            if verb not in self._verbs:
-                raise AgentError(f"unknown verb {verb!r}; known: {', '.join(self._verbs)}")
-            reply, out = self._verbs[verb](header, tensors)
-        except Exception as error:  # noqa: BLE001  the boundary of the process: the client gets the error, the log the traceback
-            if not isinstance(error, AgentError):
-                traceback.print_exc(file=sys.stderr)
-            return {"ok": False, "error": {"type": type(error).__name__, "what": str(error).strip()}}, ()
-        return {"ok": True, **reply}, out
+        serve(self._requests, self._replies, self._verbs)
 
     def _probe(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         found, missing = runtimes.versions()

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from edgeopt.access import Agent
+from edgeopt.access.channel import Channel, End
 from edgeopt.agent import PROTOCOL
 from edgeopt.errors import StageError
 
 
 def agent(replies: bytes, stopped: list[bool] | None = None) -> Agent:
-    stop = (stopped if stopped is not None else []).append
-    return Agent(io.BytesIO(), io.BytesIO(replies), name="board", stop=stop, last_words=lambda: "out of memory")
+    def stop(at_once: bool) -> End:
+        (stopped if stopped is not None else []).append(at_once)
+        return End(1, "out of memory")
+
+    return Agent(Channel(io.BytesIO(), io.BytesIO(replies), name="board", stop=stop))
 
 
 HELLO = b'{"hello": "edgeopt-agent", "protocol": %d, "tensors": []}\n' % PROTOCOL
@@ -20,7 +24,7 @@ MEMORY = b'{"ok": true, "peak_mib": 2.0, "current_mib": 1.0, "tensors": []}\n'
 
 
 def test_a_banner_before_the_hello_is_skipped() -> None:
-    assert agent(b"Welcome to board!\n{}\n" + HELLO + MEMORY).memory().peak_mib == 2.0
+    assert agent(b"Welcome to board!\n{}\nno end of line:" + HELLO + MEMORY).memory().peak_mib == 2.0
 
 
 def test_another_protocol_is_refused() -> None:
@@ -39,6 +43,9 @@ def test_a_refusal_names_the_agent_the_verb_and_the_kind() -> None:
     with pytest.raises(StageError, match=r"board: memory: too hot \(Oops\)"):
         refusing.memory()
     assert stopped == []  # an agent that refuses is still good
+    own = agent(HELLO + b'{"ok": false, "error": {"type": "AgentError", "what": "hot", "fix": "fan"}, "tensors": []}\n')
+    with pytest.raises(StageError, match=r"^board: memory: hot\n  fix: fan$"):
+        own.memory()
 
 
 @pytest.mark.parametrize("replies", [b"", HELLO, HELLO + MEMORY[:20]])
@@ -46,7 +53,7 @@ def test_the_end_of_the_stream_is_the_end_of_the_agent(replies: bytes) -> None:
     stopped: list[bool] = []
     with pytest.raises(StageError, match="died during 'memory'; it last wrote:\nout of memory"):
         agent(replies, stopped).memory()
-    assert stopped == [True]
+    assert stopped == [False]  # it may still have to say why
 
 
 def test_nonsense_in_the_stream_stops_the_agent() -> None:

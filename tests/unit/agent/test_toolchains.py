@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeopt.access import Agent, Layer
+from edgeopt.access.channel import Channel, End
 from edgeopt.agent import AgentError, toolchains
 from edgeopt.agent.server import Server
 from edgeopt.errors import StageError
@@ -40,7 +41,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     streams = [os.fdopen(their_in, "rb"), os.fdopen(their_out, "wb"), os.fdopen(our_out, "wb"), os.fdopen(our_in, "rb")]
     server = threading.Thread(target=Server(streams[0], streams[1]).serve)
     server.start()
-    yield Agent(streams[2], streams[3], name="board", stop=lambda at_once: None, last_words=lambda: "")
+    yield Agent(Channel(streams[2], streams[3], name="board", stop=lambda at_once: End()))
     streams[2].close()
     server.join()
     for stream in streams:

@@ -1,0 +1,304 @@
+"""A device behind another program's connection, such as ssh or adb.
+
+All that is asked of that program is to run a command there and to carry its standard streams. The first command brings
+the agent's archive and becomes the keeper: it owns a private work folder and the device's lock, and removes both when
+it loses this end. Every agent is one more command.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import shlex
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeopt.access import archive, process
+from edgeopt.access.channel import Arrays, Channel, End, died
+from edgeopt.access.client import Agent
+from edgeopt.access.connection import Connection
+from edgeopt.agent import bootstrap
+from edgeopt.errors import StageError
+
+_CONNECT_LIMIT_S = 60.0
+#: a keeper has nothing to compute
+_ANSWER_LIMIT_S = 60.0
+_PIECE_BYTES = 2**18
+#: for how long a device that was reached before may be away, to start again
+_AWAY_S = 120.0
+_SECONDS_BETWEEN_TRIES = 2.0
+#: well below the keeper's patience
+_HEARTBEAT_S = 20.0
+#: reads the program that the host sends first, and runs it
+_READ_PROGRAM = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a connection failed.
+
+    Attributes:
+        what: What is wrong.
+        fix: How to mend it.
+        passing: Whether it may be over in a while.
+    """
+
+    what: str
+    fix: str
+    passing: bool = False
+
+
+class _Away(StageError):
+    """There is no connection, though there may be one in a while."""
+
+
+class Remote(Connection):
+    """See the module.
+
+    Args:
+        name: How messages call the device.
+        python: Interpreter there, with numpy and a runtime.
+        folder: Where the work folder is made there; None for the system's place.
+    """
+
+    def __init__(self, name: str, python: str, folder: str | None) -> None:
+        super().__init__()
+        self.name = name
+        self._python = python
+        self._folder = folder
+        self._keeper: _Keeper | None = None
+        self._exclusive = ""
+        self._digests: dict[tuple[str, int, int], str] = {}
+
+    def start(
+        self, *, env: Mapping[str, str] | None = None, cpus: Sequence[int] | None = None, limit_s: float = 600.0
+    ) -> Agent:
+        """See the base class."""
+        keeper = self._kept()
+        settings = [f"{name}={value}" for name, value in {"TMPDIR": keeper.temporary, **(env or {})}.items()]
+        pinned = [",".join(map(str, cpus))] if cpus is not None else []
+        command = ["env", *settings, self._python, keeper.archive, *pinned]
+        argv = self._argv(shell_line(command), first=False)
+        channel = process.spawn(argv, name=self.name, env=self._environment(), limit_s=limit_s, explain=self._explain)
+
+        def bring(path: str) -> str:
+            return keeper.bring(Path(path).name, self._contents(Path(path)))
+
+        return Agent(channel, bring)
+
+    def close(self) -> None:
+        """See the base class."""
+        if self._keeper:
+            self._keeper.close()
+            self._keeper = None
+
+    @abstractmethod
+    def _argv(self, line: str, *, first: bool) -> list[str]:
+        """The command on the host that runs ``line`` in the device's shell; ``first`` opens the connection."""
+
+    @abstractmethod
+    def _environment(self) -> dict[str, str]:
+        """That of the commands on the host."""
+
+    @abstractmethod
+    def _trouble(self, end: End) -> Trouble | None:
+        """Why the connection failed; None if it is the command on the device that did."""
+
+    # The lock
+
+    def _lock(self, who: str) -> str | None:
+        holder = self._kept().lock(who)
+        self._exclusive = who if holder is None else ""
+        return holder
+
+    def _unlock(self) -> None:
+        self._exclusive = ""
+        if self._keeper:
+            self._keeper.unlock()
+
+    # The connection
+
+    def _kept(self) -> _Keeper:
+        """The keeper; a new one if there is none, or it was lost since it was used last.
+
+        Raises:
+            StageError: There is no connection. Or it is new, while the device was being measured, and the device is not
+                as it was left: it was restarted, or another run has it.
+        """
+        before = self._keeper
+        if before and before.alive():
+            return before
+        self.close()
+        self._keeper = self._connect(_AWAY_S if before else 0.0)
+        if before and self._exclusive:
+            fix = "run again: finished steps are kept"
+            if before.boot != self._keeper.boot:
+                raise StageError("the device was restarted while it was measured", where=self.name, fix=fix)
+            if holder := self._keeper.lock(self._exclusive):
+                what = f"the connection was lost, and another run has the device now: {holder}"
+                raise StageError(what, where=self.name, fix=fix)
+        return self._keeper
+
+    def _connect(self, patience_s: float) -> _Keeper:
+        """The first command; tries again for some time if the device is away."""
+        began = time.monotonic()
+        while True:
+            try:
+                return self._open()
+            except _Away:
+                if time.monotonic() - began >= patience_s:
+                    raise
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+
+    def _open(self) -> _Keeper:
+        met: list[Trouble] = []
+
+        def explain(end: End, verb: str) -> tuple[str, str]:
+            if not (trouble := self._trouble(end)):
+                return _not_started(end, self._python)
+            met.append(trouble)
+            return trouble.what, trouble.fix
+
+        argv = self._argv(shell_line([self._python, "-c", _READ_PROGRAM]), first=True)
+        channel = process.spawn(argv, name=self.name, env=self._environment(), explain=explain)
+        try:
+            return _Keeper(channel, self._folder)
+        except StageError as error:
+            if any(trouble.passing for trouble in met):
+                raise _Away(error.what, where=error.where, fix=error.fix) from error
+            raise
+
+    def _explain(self, end: End, verb: str) -> tuple[str, str]:
+        """Of an agent. One that a signal ends on the device may look like a lost connection: the keeper knows."""
+        if not (trouble := self._trouble(end)):
+            return died(end, verb)
+        if self._keeper and self._keeper.alive():
+            return f"the agent was killed on the device during '{verb}'", "is its memory enough for the model?"
+        return f"{trouble.what} during '{verb}'", trouble.fix
+
+    # Files
+
+    def _contents(self, path: Path) -> dict[str, tuple[Path, str]]:
+        """What the device needs of an artefact: relative name -> file and digest."""
+        if path.is_dir():
+            names = {file.relative_to(path.parent).as_posix(): file for file in path.rglob("*")}
+        else:
+            names = {file.name: file for file in (path, *path.parent.glob(f"{glob.escape(path.stem)}.*"))}
+        files = {name: file for name, file in sorted(names.items()) if file.is_file()}
+        if not path.exists():
+            raise StageError("there is no such file", where=str(path))
+        return {name: (file, self._sha256(file)) for name, file in files.items()}
+
+    def _sha256(self, path: Path) -> str:
+        """Taken once, as long as the file is not touched."""
+        stat = path.stat()
+        key = (str(path), stat.st_size, stat.st_mtime_ns)
+        if key not in self._digests:
+            with path.open("rb") as file:
+                self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._digests[key]
+
+
+class _Keeper:
+    """The other side of :mod:`edgeopt.agent.keeper`; it is kept alive by a sign of life now and then."""
+
+    def __init__(self, channel: Channel, folder: str | None) -> None:
+        self._channel = channel
+        hello = channel.hello(_program(archive.content(), folder), limit_s=_CONNECT_LIMIT_S)
+        self.archive = f"{hello['folder']}/agent.pyz"
+        self.temporary = f"{hello['folder']}/tmp"
+        self.boot = str(hello["boot"])
+        self._placed: dict[str, str] = {}
+        self._calling = threading.Lock()
+        self._done = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        try:
+            self._call("alive")
+        except StageError:
+            return False
+        return True
+
+    def bring(self, name: str, contents: Mapping[str, tuple[Path, str]]) -> str:
+        """Lays files out there, and sends those that are not there yet.
+
+        Args:
+            name: Of the file or folder that is wanted.
+            contents: Files and their digests, by their relative names.
+
+        Returns:
+            The path of ``name`` there.
+        """
+        wanted = {relative: digest for relative, (_, digest) in contents.items()}
+        key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+        if key not in self._placed:
+            missing = set(self._call("missing", digests=list(wanted.values()))["missing"])
+            for path, digest in contents.values():
+                if digest in missing:
+                    self._send(path, digest)
+                    missing.discard(digest)
+            self._placed[key] = self._call("place", name=key, files=wanted)["folder"]
+        return f"{self._placed[key]}/{name}"
+
+    def lock(self, who: str) -> str | None:
+        """Takes the device's lock if it is free; otherwise says who holds it."""
+        holder: str | None = self._call("lock", who=who)["holder"]
+        return holder
+
+    def unlock(self) -> None:
+        """Gives it back; it is free anyway once the keeper has ended."""
+        with suppress(StageError):
+            self._call("unlock")
+
+    def close(self) -> None:
+        """Ends it, which removes its folder."""
+        self._done.set()
+        with self._calling:
+            self._channel.stop()
+
+    def _send(self, path: Path, digest: str) -> None:
+        with path.open("rb") as file:
+            size, sent = path.stat().st_size, 0
+            while sent == 0 or sent < size:
+                piece = np.frombuffer(file.read(_PIECE_BYTES), np.uint8)
+                sent += max(1, len(piece))
+                self._call("put", [piece], digest=digest, last=sent >= size)
+
+    def _call(self, verb: str, tensors: Arrays = (), **arguments: Any) -> dict[str, Any]:
+        with self._calling:
+            return self._channel.call(verb, tensors, limit_s=_ANSWER_LIMIT_S, **arguments).header
+
+    def _beat(self) -> None:
+        while not self._done.wait(_HEARTBEAT_S) and self.alive():
+            pass
+
+
+def shell_line(command: Sequence[str]) -> str:
+    """A command for a POSIX shell on the device, which becomes it."""
+    return f"exec {shlex.join(command)}"
+
+
+def _program(agent: bytes, folder: str | None) -> bytes:
+    """What is sent to ``_READ_PROGRAM``: the bootstrap behind its length, and the archive for it to read."""
+    call = f"\nmain({len(agent)}, {hashlib.sha256(agent).hexdigest()!r}, {folder!r})\n"
+    code = Path(bootstrap.__file__).read_bytes() + call.encode()
+    return b"%d\n%s%s" % (len(code), code, agent)
+
+
+def _not_started(end: End, python: str) -> tuple[str, str]:
+    """Of the first command there, where the connection is good."""
+    if end.status in (126, 127):
+        return f"there is no {python} on the device", "name its Python as device.access.python"
+    missing = "No module named 'numpy'" in end.words
+    return "the agent cannot be started on the device", f"install numpy for {python} there" if missing else ""
