@@ -18,12 +18,11 @@ from edgeopt.recipe import MetricSpec
 from edgeopt.statistics import Interval
 from edgeopt.verification import (
     LEAST_IDENTITIES,
-    Curves,
     Design,
     Kind,
     Scores,
-    difference_interval,
     quantiles,
+    rate_drop_interval,
     rate_interval,
 )
 
@@ -114,17 +113,12 @@ class _AtThreshold(_Fitted):
     def drop_interval(
         self, outputs: Array, baseline: Array, labels: Design, reference: Self, *, confidence: float, seed: int
     ) -> Interval:
-        """By the bootstrap over identities, the same ones for both."""
+        """Of the pairs on which the two disagree, as many as the dependent ones are worth."""
         own, before = self.scores(outputs, labels), self.scores(baseline, labels)
         if own.trials.people < LEAST_IDENTITIES:
             return None, None
         with measurable():
-            drawn = [
-                getattr(Curves.of(scores, np.array([threshold], np.float32), seed), self._kind)[0]
-                for scores, threshold in ((before, reference._given), (own, self._given))
-            ]
-            value = reference.compute(baseline, labels) - self.compute(outputs, labels)
-            return difference_interval(drawn[0] - drawn[1], value, own, self._kind, self._given, confidence)
+            return rate_drop_interval(before, own, self._kind, (reference._given, self._given), confidence)
 
     @property
     def _kind(self) -> Kind:

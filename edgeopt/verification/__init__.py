@@ -7,7 +7,14 @@ calls the first two false match rate and false non-match rate.
 
 from __future__ import annotations
 
-from edgeopt.verification.intervals import LEAST_IDENTITIES, Kind, difference_interval, quantiles, rate_interval
+from edgeopt.verification.intervals import (
+    LEAST_IDENTITIES,
+    Kind,
+    difference_interval,
+    quantiles,
+    rate_drop_interval,
+    rate_interval,
+)
 from edgeopt.verification.pairs import Design, TooFew, prepare
 from edgeopt.verification.resample import RESAMPLES, Curves
 from edgeopt.verification.scores import Scores
@@ -26,5 +33,6 @@ __all__ = [
     "difference_interval",
     "prepare",
     "quantiles",
+    "rate_drop_interval",
     "rate_interval",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from edgeopt.verification.trials import Array, Floats, Trials
 
 if TYPE_CHECKING:
     from edgeopt.verification.scores import Scores
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 #: Of fewer identities, fewer than five of the thousand resamples lie beyond either bound (see ``quantiles``).
 LEAST_IDENTITIES = 8
 #: The dependence of errors is taken from at least so many of them.
-_ERRORS = 30
+_ERRORS = 20
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["far", "frr"]
 
 
@@ -43,20 +43,50 @@ def rate_interval(scores: Scores, kind: Kind, threshold: float, confidence: floa
 
     They are worth p (1 - p) / Var(p) independent ones, at most all. The variance is that of dyads that share a member:
     Fogliato, Patil and Perona, Confidence intervals for error rates in 1:1 matching tasks, International Journal of
-    Computer Vision (2024), who recommend this interval. The normal quantile is Student's with one degree of freedom
-    less than there are identities. In simulations of a hundred people of unlike noise 95 % intervals cover 94 %,
-    see ``benchmarks/verification.py``; of thirty very unlike ones, 91 %.
+    Computer Vision (2024), who recommend this interval. Few people may cause most errors, and then the variance itself
+    is known badly: the normal quantile is Student's, with degrees of freedom after Satterthwaite, An approximate
+    distribution of estimates of variance components, Biometrics Bulletin 2 (1946). How often 95 % intervals cover in
+    simulations is in ``benchmarks/verification.py``; of thirty very unlike people it is about 92 %.
     """
     from scipy.special import stdtrit
 
     count = scores.impostor_count if kind == "far" else scores.genuine_count
     rate = scores.far(threshold) if kind == "far" else scores.frr(threshold)
-    n = count / design_effect(scores, kind, threshold)
-    z = float(stdtrit(scores.trials.people - 1, 0.5 + confidence / 2))
+    effect, freedom = dependence(scores, kind, threshold)
+    n = count / effect
+    z = float(stdtrit(freedom, 0.5 + confidence / 2))
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     low = 0.0 if rate == 0 else min(rate, max(0.0, centre - half))
     return low, 1.0 if rate == 1 else max(rate, min(1.0, centre + half))
+
+
+def rate_drop_interval(
+    before: Scores, after: Scores, kind: Kind, thresholds: tuple[float, float], confidence: float
+) -> tuple[float, float]:
+    """How much higher FAR or FRR was before, at a threshold each that is given, of the same comparisons.
+
+    The adjusted Wald interval of Bonett and Price (2012), as in ``statistics.paired_proportion_difference``, for as
+    many pairs as these are worth; the variance and Student's quantile are those of ``rate_interval``, of the pairs on
+    which the two disagree.
+    """
+    from scipy.special import stdtrit
+
+    errors = [scores.errors(kind, threshold) for scores, threshold in zip((before, after), thresholds, strict=True)]
+    only = [np.setdiff1d(one, other, assume_unique=True) for one, other in (errors, errors[::-1])]
+    trials, count = after.trials, after.impostor_count if kind == "far" else after.genuine_count
+    first, second = (len(numbers) / count for numbers in only)
+    worth = None
+    if len(only[0]) + len(only[1]) >= _ERRORS:
+        sign = np.repeat([1.0, -1.0], [len(numbers) for numbers in only])
+        worth = _dependence(trials, kind, np.concatenate(only), sign, count)
+    effect, freedom = worth or dependence(after, kind, thresholds[1])
+    n = count / effect
+    p_first, p_second = (first * n + 1) / (n + 2), (second * n + 1) / (n + 2)
+    spread = math.sqrt((p_first + p_second - (p_first - p_second) ** 2) / (n + 2))
+    half, centre = float(stdtrit(freedom, 0.5 + confidence / 2)) * spread, p_first - p_second
+    value = first - second
+    return min(value, max(-1.0, centre - half)), max(value, min(1.0, centre + half))
 
 
 def difference_interval(
@@ -73,56 +103,73 @@ def difference_interval(
     low, high = quantiles(differences, scores.trials.people, confidence)
     if low == high:
         count = scores.impostor_count if kind == "far" else scores.genuine_count
-        n = count / design_effect(scores, kind, threshold)
+        n = count / dependence(scores, kind, threshold).effect
         half = float(ndtri(0.5 + confidence / 2)) * math.sqrt(2) / (n + 2)
         low, high = low - half, high + half
     return min(low, value), max(high, value)
 
 
-def design_effect(scores: Scores, kind: Kind, threshold: float) -> float:
-    """How many dependent pairs are worth one independent pair, at least 1.
+class Dependence(NamedTuple):
+    """How pairs hang together.
 
-    Taken at the threshold, or where there are 30 errors: fewer do not show how they hang together.
+    Attributes:
+        effect: How many of them are worth one independent pair, at least 1: the design effect.
+        freedom: Degrees of freedom of that estimate.
     """
-    if kind == "frr":
-        if scores.false_rejects(threshold) < _ERRORS:
-            rank = min(_ERRORS, scores.genuine_count) - 1
+
+    effect: float
+    freedom: float
+
+
+def dependence(scores: Scores, kind: Kind, threshold: float) -> Dependence:
+    """Of errors at the threshold, or where there are 20 of them: fewer do not show how they hang together."""
+    errors = scores.errors(kind, threshold)
+    count = scores.impostor_count if kind == "far" else scores.genuine_count
+    if len(errors) < _ERRORS:
+        rank = min(_ERRORS, count) - 1
+        if kind == "far":
+            threshold = float(scores.impostor_scores(slice(rank, rank + 1))[0])
+        else:
             threshold = float(np.nextafter(scores.genuine_scores(slice(rank, rank + 1))[0], np.float32(np.inf)))
-        return _genuine_effect(scores, threshold)
-    if scores.false_accepts(threshold) < _ERRORS:
-        rank = min(_ERRORS, scores.impostor_count) - 1
-        threshold = float(scores.impostor_scores(slice(rank, rank + 1))[0])
-    return _impostor_effect(scores, threshold)
+        errors = scores.errors(kind, threshold)
+    return _dependence(scores.trials, kind, errors, np.ones(len(errors)), count)
 
 
-def _genuine_effect(scores: Scores, threshold: float) -> float:
-    """Pairs of one identity hang together, those of two do not; n / (n - 1) for the rate is estimated as well."""
-    trials, rate = scores.trials, scores.frr(threshold)
+def _dependence(trials: Trials, kind: Kind, numbers: Array, values: Floats, count: int) -> Dependence:
+    """Of ``count`` pairs that have a value: these numbers the given ones, all others 0."""
+    mean = float(values.sum()) / count
+    spread = float(values @ values) - count * mean**2
+    one, other = trials.at(numbers)
+    people = int(np.count_nonzero(trials.genuine)) if kind == "frr" else trials.people
+    if spread <= 0:
+        return Dependence(count / (people if kind == "frr" else max(1, people // 2)), trials.people - 1)
+    variance, residuals = (_genuine if kind == "frr" else _impostor)(trials, one, other, values, mean)
+    squares = residuals**2  # the variance of their sum is at most that of the fourth powers
+    freedom = 2 * squares.sum() ** 2 / (squares @ squares)
+    return Dependence(max(1.0, variance / spread), float(np.clip(freedom, 1, people - 1)))
+
+
+def _genuine(trials: Trials, one: Array, other: Array, values: Floats, mean: float) -> tuple[float, Floats]:
+    """Variance of the sum, and residuals by identity, of which those of two do not hang together.
+
+    n / (n - 1) for the mean is estimated as well.
+    """
+    residuals = np.bincount(one, values, trials.people) - mean * trials.genuine
     people = int(np.count_nonzero(trials.genuine))
-    if rate in (0, 1):
-        return float(scores.genuine_count / people)
-    errors = np.bincount(scores.rejected_genuine(threshold), minlength=trials.people)
-    residuals = errors - rate * trials.genuine
-    variance = float(residuals @ residuals) * people / max(1, people - 1)
-    return max(1.0, variance / (rate * (1 - rate) * scores.genuine_count))
+    return float(residuals @ residuals) * people / max(1, people - 1), residuals
 
 
-def _impostor_effect(scores: Scores, threshold: float) -> float:
-    """Pairs that share an identity hang together: squared sums by identity, in which a pair is counted twice.
+def _impostor(trials: Trials, one: Array, other: Array, values: Floats, mean: float) -> tuple[float, Floats]:
+    """Variance of the sum, and residuals by identity: pairs that share one hang together, and each is counted twice.
 
-    Of n identities of unlike effects, each sum has lost 2 / n of its own to the rate, which is estimated as well: for
+    Of n identities of unlike effects, each sum has lost 2 / n of its own to the mean, which is estimated as well: for
     effects that add up the expectation is short by (n - 2)² / (n (n - 1)).
     """
-    trials, rate = scores.trials, scores.far(threshold)
-    if rate in (0, 1):
-        return float(scores.impostor_count / max(1, trials.people // 2))
-    one, other = scores.accepted_impostors(threshold)
-    errors = np.bincount(np.concatenate([one, other]), minlength=trials.people)
-    residuals = errors - rate * trials.impostors
-    codes = np.minimum(one, other).astype(np.int64) * trials.people + np.maximum(one, other)
-    codes, counts = np.unique(codes, return_counts=True)
-    among = trials.between(*np.divmod(codes, trials.people))
-    twice = float(counts @ counts - 2 * rate * (counts @ among) + rate**2 * trials.squares)
     n = trials.people
-    variance = (float(residuals @ residuals) - twice) * n * (n - 1) / max(1, n - 2) ** 2
-    return max(1.0, variance / (rate * (1 - rate) * scores.impostor_count))
+    residuals = np.bincount(np.concatenate([one, other]), np.tile(values, 2), n) - mean * trials.impostors
+    codes = np.minimum(one, other).astype(np.int64) * n + np.maximum(one, other)
+    codes, place = np.unique(codes, return_inverse=True)
+    sums = np.bincount(place, values, len(codes))
+    among = trials.between(*np.divmod(codes, n))
+    twice = float(sums @ sums - 2 * mean * (sums @ among) + mean**2 * trials.squares)
+    return (float(residuals @ residuals) - twice) * n * (n - 1) / max(1, n - 2) ** 2, residuals

@@ -180,13 +180,19 @@ class Scores:
         """Scores of genuine pairs by their rank, 0 the lowest."""
         return _scores((self.genuine[at] >> np.uint64(32)).astype(np.uint32))
 
+    def errors(self, kind: Literal["far", "frr"], threshold: float) -> npt.NDArray[np.int64]:
+        """Numbers of the falsely accepted, or falsely rejected, comparisons, the worst first."""
+        if kind == "far":
+            return _numbers(self.impostor[: self.false_accepts(threshold)])
+        return _numbers(self.genuine[: self.false_rejects(threshold)])
+
     def accepted_impostors(self, threshold: float) -> tuple[Array, Array]:
         """The two people of every falsely accepted pair, the highest score first."""
-        return self.trials.at(_numbers(self.impostor[: self.false_accepts(threshold)]))
+        return self.trials.at(self.errors("far", threshold))
 
     def rejected_genuine(self, threshold: float) -> Array:
         """The identity of every falsely rejected pair, the lowest score first."""
-        return self.trials.at(_numbers(self.genuine[: self.false_rejects(threshold)]))[0]
+        return self.trials.at(self.errors("frr", threshold))[0]
 
     def _rates(self) -> tuple[Any, Any]:
         return (self._accepted, self.impostor_count), (self._rejected, self.genuine_count)

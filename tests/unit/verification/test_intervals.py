@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeopt.verification import Curves, Design, Scores, quantiles, rate_interval
-from edgeopt.verification.intervals import design_effect
+from edgeopt.statistics import paired_proportion_difference
+from edgeopt.verification import Curves, Design, Scores, quantiles, rate_drop_interval, rate_interval
+from edgeopt.verification.intervals import dependence
 from edgeopt.verification.resample import draws
 from tests.unit.verification.people import cosines, people
 
@@ -70,21 +71,48 @@ def test_pairs_of_one_person_are_worth_less_than_independent_ones():
     noise = np.random.default_rng(1).standard_normal(base.shape).astype(np.float32)
     scores = Scores.of(base + np.where(bad[:, None], 20 * noise, 0), Design(identity))
     assert scores.frr(0.9) == pytest.approx(0.1)
-    assert design_effect(scores, "frr", 0.9) == pytest.approx(6 * 60 / 59, rel=0.01)
+    assert dependence(scores, "frr", 0.9).effect == pytest.approx(6 * 60 / 59, rel=0.01)
     low, high = rate_interval(scores, "frr", 0.9, 0.95)
     assert low < 0.06
     assert high > 0.19
 
 
-def test_independent_pairs_are_worth_what_they_are():
-    """Random scores by way of a pair list: two samples per pair, so that no pair shares a person with another."""
-    random = np.random.default_rng(0)
-    embeddings = random.standard_normal((4000, 2)).astype(np.float32)
+def lone_pairs(embeddings):
+    """4000 samples in 2000 pairs, so that no pair shares a person with another: 1000 genuine, 1000 of impostors."""
     pairs = np.arange(4000).reshape(2000, 2)
     identity = np.where(np.arange(4000) < 2000, np.arange(4000) // 2, np.arange(4000))
-    scores = Scores.of(embeddings, Design(identity, pairs=pairs))
-    assert design_effect(scores, "far", 0.0) == pytest.approx(1, abs=0.1)
-    assert design_effect(scores, "frr", 0.0) == pytest.approx(1, abs=0.1)
+    return Scores.of(embeddings, Design(identity, pairs=pairs))
+
+
+def test_independent_pairs_are_worth_what_they_are():
+    scores = lone_pairs(np.random.default_rng(0).standard_normal((4000, 2)).astype(np.float32))
+    assert dependence(scores, "far", 0.0).effect == pytest.approx(1, abs=0.1)
+    assert dependence(scores, "frr", 0.0).effect == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["far", "frr"])
+def test_the_drop_on_independent_pairs_is_that_of_a_proportion(kind):
+    random = np.random.default_rng(1)
+    x = random.standard_normal((4000, 2))
+    before, after = (lone_pairs(x + noise * random.standard_normal(x.shape)) for noise in (0, 0.3))
+    wrong = []
+    for scores in (before, after):
+        one, other = np.zeros(2000, bool), scores.errors(kind, 0.2)
+        one[other] = True
+        wrong.append(one[:1000] if kind == "frr" else one[1000:])
+    expected = paired_proportion_difference(*wrong)
+    assert rate_drop_interval(before, after, kind, (0.2, 0.2), 0.95) == pytest.approx(expected.interval, rel=0.1)
+    assert rate_drop_interval(after, before, kind, (0.2, 0.2), 0.95) == pytest.approx(
+        [-bound for bound in expected.interval[::-1]], rel=0.1
+    )
+
+
+def test_a_model_that_decides_alike_may_still_differ_on_other_people():
+    embeddings, identity = people(50, 4)
+    scores = Scores.of(embeddings, Design(identity))
+    low, high = rate_drop_interval(scores, scores, "far", (0.6, 0.6), 0.95)
+    assert low == -high
+    assert 1 / scores.impostor_count < high < 0.01
 
 
 def test_no_error_is_not_proof_of_none():
@@ -95,23 +123,37 @@ def test_no_error_is_not_proof_of_none():
     assert 3 / scores.genuine_count < high < 0.1
 
 
+def of_people(count: int, seed: int) -> np.ndarray:
+    """Embeddings (4 * count, 8) of people who differ in how noisy they are."""
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((count, 8))
+    noise = np.exp(0.4 * random.standard_normal(count))[:, None, None]
+    return (centres[:, None] + noise * random.standard_normal((count, 4, 8))).reshape(-1, 8)
+
+
+def damaged(embeddings: np.ndarray) -> np.ndarray:
+    return embeddings + 0.4 * np.random.default_rng(1).standard_normal(embeddings.shape) + 0.2
+
+
+def compared(embeddings: np.ndarray) -> Scores:
+    return Scores.of(embeddings, Design(np.repeat(np.arange(len(embeddings) // 4), 4)))
+
+
 @pytest.mark.parametrize("kind", ["far", "frr"])
-def test_intervals_cover_as_often_as_they_say(kind):
-    """Of people who differ in how noisy they are."""
-    hits, repeats, threshold = 0, 60, 0.45
-
-    def sample(count: int, seed: int) -> Scores:
-        random = np.random.default_rng(seed)
-        centres = random.standard_normal((count, 8))
-        noise = np.exp(0.4 * random.standard_normal(count))[:, None, None]
-        x = centres[:, None] + noise * random.standard_normal((count, 4, 8))
-        return Scores.of(x.reshape(-1, 8), Design(np.repeat(np.arange(count), 4)))
-
-    truth = getattr(sample(800, 10**6), kind)(threshold)
+@pytest.mark.parametrize("threshold", [0.45, 0.8])
+def test_intervals_cover_as_often_as_they_say(kind, threshold):
+    held, drops, repeats = 0, 0, 100
+    everyone = of_people(800, 10**6)
+    before, after = (getattr(compared(x), kind)(threshold) for x in (everyone, damaged(everyone)))
     for seed in range(repeats):
-        low, high = rate_interval(sample(40, seed), kind, threshold, 0.95)
-        hits += low <= truth <= high
-    assert hits / repeats >= 0.90
+        sample = of_people(40, seed)
+        scores = compared(sample), compared(damaged(sample))
+        low, high = rate_interval(scores[0], kind, threshold, 0.95)
+        held += low <= before <= high
+        low, high = rate_drop_interval(*scores, kind, (threshold, threshold), 0.95)
+        drops += low <= before - after <= high
+    assert held / repeats >= 0.89  # 95 %, less nearly three standard deviations
+    assert drops / repeats >= 0.89
 
 
 def test_few_people_widen_the_interval():
