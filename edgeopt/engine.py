@@ -10,19 +10,20 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from edgeopt import data, events, metrics, provenance, registry, verdict, waivers
-from edgeopt.access import Agent
+from edgeopt import data, events, metrics, provenance, registry, tools, verdict, waivers
+from edgeopt.access import Agent, Connection
 from edgeopt.artifact import Action, Artifact, Store, digest_of, first_difference
 from edgeopt.contest import Contest, Evaluated
 from edgeopt.data import Split
+from edgeopt.device import connect as reach
 from edgeopt.errors import ConfigError, EdgeoptError, StageError, StoreError
 from edgeopt.events import Sink
 from edgeopt.measure import Measurement
-from edgeopt.plan import Candidate, Plan, Step, TargetPlan, tools_of
+from edgeopt.plan import Candidate, Plan, Step, TargetPlan, environments_of, tools_of
 from edgeopt.publish import Samples
 from edgeopt.record import (
     SCHEMA,
@@ -35,8 +36,8 @@ from edgeopt.record import (
 from edgeopt.stage import Stage, StageContext
 from edgeopt.target import Access, Device
 
-#: Starts an agent on a device.
-Connect = Callable[[Device], Agent]
+#: The way to a device.
+Connect = Callable[[Device], Connection]
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,6 @@ class Execution:
     samples: Samples
 
 
-def connect(device: Device) -> Agent:
-    """Start an agent the way the target says."""
-    from edgeopt.access import local
-
-    return local.start()
-
-
 def execute(
     plan: Plan,
     store: Store,
@@ -62,7 +56,7 @@ def execute(
     *,
     reuse: bool = True,
     keep_going: bool = False,
-    connect: Connect = connect,
+    connect: Connect = reach,
     today: date | None = None,
 ) -> Execution:
     """Run a plan.
@@ -73,7 +67,7 @@ def execute(
         sink: Hears what happens.
         reuse: Whether finished actions of the store are reused.
         keep_going: After a failure, go on with the steps and targets that do not need what failed.
-        connect: Starts an agent on a device.
+        connect: The way to a device.
         today: On which waivers must hold; by default that of UTC.
 
     Raises:
@@ -82,6 +76,8 @@ def execute(
     started = time.time()
     if not keep_going:
         provenance.require(plan.tools)
+        for environment in plan.environments:
+            tools.python(environment)
     sink(
         events.RunStarted(
             time=started,
@@ -96,11 +92,12 @@ def execute(
     splits = data.open_splits(plan.recipe.data, raw, plan.root)
     _check_metrics(plan, splits)
     run = _Run(plan, store, sink, splits, reuse, keep_going, connect, today or datetime.now(UTC).date())
-    with run.agents():
-        for step in plan.steps:
-            run.step(step)
-    for name, target in plan.targets.items():
-        run.target(name, target)
+    with run.devices():
+        with run.agents():
+            for step in plan.steps:
+                run.step(step)
+        for name, target in plan.targets.items():
+            run.target(name, target)
     return run.finish(started)
 
 
@@ -146,6 +143,7 @@ class _Run:
     targets: dict[str, TargetRecord] = field(default_factory=dict)
     shipped: dict[str, Artifact] = field(default_factory=dict)
     samples: dict[str, Any] = field(default_factory=dict)
+    _connections: dict[Device, Connection] = field(default_factory=dict)
     _agents: dict[Device, Agent] = field(default_factory=dict)
 
     # Steps
@@ -213,8 +211,11 @@ class _Run:
             "inputs": {role: self.artifacts[source].digest for role, source in step.inputs.items()},
             "data": {name: self.splits[name].digest for name in step.data},
             "seed": self.plan.recipe.seed,
-            "tools": provenance.tool_versions(tools_of(step)),
-            "device": _fingerprint(step.device) if step.device else None,
+            "tools": {
+                **provenance.tool_versions(tools_of(step)),
+                **{f"environment {name}": tools.digest(name) for name in environments_of(step)},
+            },
+            "device": self._fingerprint(step.device) if step.device else None,
         }
 
     def _why(self, slot: str, fields: Mapping[str, Any]) -> str:
@@ -275,6 +276,28 @@ class _Run:
     # Devices
 
     @contextlib.contextmanager
+    def devices(self) -> Iterator[None]:
+        """Leave nothing on the devices."""
+        try:
+            yield
+        finally:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
+
+    def _connection(self, device: Device) -> Connection:
+        if device not in self._connections:
+            self._connections[device] = self.connect(device)
+        return self._connections[device]
+
+    def _fingerprint(self, device: Device) -> dict[str, Any]:
+        """What of a device decides which kernels run there."""
+        facts = _this_machine()
+        if device.access != Access():
+            facts = asdict(self._connection(device).facts().machine)
+        return {"cpu": facts["cpu"], "flags": list(facts["flags"]), **device.model_dump(mode="json")}
+
+    @contextlib.contextmanager
     def agents(self) -> Iterator[None]:
         """Stop the agents that the steps started; measuring uses fresh ones."""
         try:
@@ -286,13 +309,11 @@ class _Run:
 
     def _agent(self, device: Device) -> Agent:
         if device not in self._agents:
-            self._agents[device] = self.connect(device)
+            self._agents[device] = self._connection(device).start()
         return self._agents[device]
 
     def _host(self, environment: str) -> Agent:
         """An agent on this machine; in an isolated tool environment if one is named."""
-        from edgeopt import tools
-
         access = Access(python=str(tools.python(environment))) if environment else Access()
         return self._agent(Device(access=access))
 
@@ -329,7 +350,7 @@ class _Run:
             seed=self.plan.recipe.seed,
             splits=self.splits,
             evaluated={candidate.id: self._evaluated(candidate) for candidate in planned.candidates},
-            connect=lambda: self.connect(planned.target.device),
+            connect=lambda: self._connection(planned.target.device).start(),
             noise=self.store.root / "noise",
             progress=lambda done, total, note: self._emit(
                 events.StepProgress,
@@ -341,7 +362,8 @@ class _Run:
                 seconds_left=total - done,
             ),
         )
-        record, self.samples[name] = contest.run()
+        with self._alone(planned.target.device, contest):
+            record, self.samples[name] = contest.run()
         record = waivers.apply(self.plan.waivers, name, record, self.today)
         for candidate in record.candidates:
             for m in candidate.measurements:
@@ -362,6 +384,12 @@ class _Run:
         winner = next(c for c in planned.candidates if c.id == record.shipped)
         self.shipped[name] = self.artifacts[winner.compiled]
 
+    def _alone(self, device: Device, contest: Contest) -> contextlib.AbstractContextManager[None]:
+        """No other run times anything on the device meanwhile."""
+        if device.access.none:
+            return contextlib.nullcontext()
+        return self._connection(device).exclusive(lambda note: contest.progress(0, 0, note))
+
     def _evaluated(self, candidate: Candidate) -> Evaluated:
         return Evaluated(
             compiled=self.artifacts[candidate.compiled],
@@ -376,7 +404,7 @@ class _Run:
         verdicts = [judged for target in self.targets.values() for judged in target.verdicts]
         settled = waivers.settle(self.plan.waivers, self.targets, self.today)
         outcome, code = verdict.outcome_of(verdicts, bool(self.failed), settled)
-        machine = _fingerprint(None)
+        machine = _this_machine()
         record = RunRecord(
             schema=SCHEMA,
             outcome=outcome,
@@ -418,17 +446,14 @@ class _Run:
                         point.candidate,
                         m.unit,
                         m.better,
+                        m.method,
                     )
 
     def _emit(self, event: type[events.Event], **fields: Any) -> None:
         self.sink(event(time=time.time(), **fields))
 
 
-def _fingerprint(device: Device | None) -> dict[str, Any]:
-    """What of the machine decides which kernels run. ``None`` is this machine, and so is every local device."""
+def _this_machine() -> dict[str, Any]:
     from edgeopt.agent import machine
 
-    facts = machine.facts()
-    if device is None:
-        return facts
-    return {"cpu": facts["cpu"], "flags": facts["flags"], **device.model_dump(mode="json")}
+    return machine.facts()

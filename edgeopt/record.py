@@ -14,6 +14,7 @@ from typing import Any, Literal
 from edgeopt import __version__
 from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
+from edgeopt.placement import Placement
 from edgeopt.registry import hint
 
 SCHEMA = 1
@@ -63,7 +64,8 @@ class CandidateRecord:
         measurements: Accuracy on the evaluation split, latency, size, memory.
         selection: Accuracy on the selection split, the only numbers that the choice looked at.
         rejected: Why it did not ship; empty for the shipped one.
-        placement: Where its operators and MACs run and in which precision; see :mod:`edgeopt.placement`.
+        placement: Number of compiled operators per precision, such as ``{"i8": 14, "f32": 5}``.
+        placed: Where its operators and MACs run, in which precision, and what fell back; ``None`` if it is not known.
         facts: What the toolkit stamped on it.
         roc: Of a model that verifies: ``threshold``, ``far`` and ``frr`` at falling thresholds on the evaluation split,
             for charts; see :meth:`edgeopt.metrics.Metric.roc`.
@@ -78,7 +80,8 @@ class CandidateRecord:
     measurements: tuple[Measurement, ...]
     selection: tuple[Measurement, ...] = ()
     rejected: str = ""
-    placement: Mapping[str, Any] = field(default_factory=dict)
+    placement: Mapping[str, int] = field(default_factory=dict)
+    placed: Placement | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     roc: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -220,6 +223,7 @@ class LedgerRecord:
     candidate: str | None = None
     unit: str = ""
     better: Literal["lower", "higher"] = "higher"
+    method: Literal["measured", "simulated", "estimated"] = "measured"
 
 
 @dataclass(frozen=True)
