@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt import flip, footprint, measure, noise, session, sessions, verdict
+from edgeopt import flip, footprint, measure, noise, placement, session, sessions, verdict
 from edgeopt.access import Agent, Facts
 from edgeopt.artifact import ASIDE, Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
 from edgeopt.measure import Measurement, exact, missing
+from edgeopt.placement import Placement
 from edgeopt.plan import Candidate, TargetPlan
 from edgeopt.protocol import Protocol
 from edgeopt.record import ArtifactRecord, CandidateRecord, FlipRecord, TargetRecord, VerdictRecord
@@ -45,7 +46,7 @@ class Evaluated:
     compiled: Artifact
     select: Artifact
     evaluate: Artifact
-    parity: Artifact | None
+    parity: Artifact | None = None
 
 
 @dataclass
@@ -286,7 +287,7 @@ class Contest:
             **{name: broken or m for name, m in accuracy.items()},  # a network that gives NaN anywhere has no accuracy
             **self._size(candidate),
             **self._parity(candidate),
-            **{m.metric: m for m in measured},
+            **{m.metric: m for m in (*measured, *self._placements(shipped))},
             **{f"{m.metric} ratio": _over(m, base[m.metric]) for m in fixed[shipped] if m.metric in base},
         }
         judged = (self._decide(gate, known) for gate in self.plan.gates)
@@ -323,6 +324,17 @@ class Contest:
         """How close its outputs are to those of the float network that it was made from."""
         artifact = self.evaluated[candidate.id].parity
         return {name: Measurement.from_json(raw) for name, raw in artifact.meta["metrics"].items()} if artifact else {}
+
+    def _placed(self, candidate: str) -> Placement | None:
+        found = self.evaluated[candidate].compiled.meta.get("placed")
+        return Placement.from_json(found) if found else None
+
+    def _placements(self, candidate: str) -> tuple[Measurement, ...]:
+        """How much of it runs elsewhere than it should."""
+        placed = self._placed(candidate)
+        if placed is None:
+            return tuple(missing(name, unit, "its layers are not known") for name, unit in placement.METRICS.items())
+        return placed.measurements()
 
     def _size(self, candidate: Candidate) -> dict[str, Measurement]:
         size = self._size_mib(candidate.id)
@@ -369,10 +381,12 @@ class Contest:
                 *times,
                 self._size(candidate)["size_mib"],
                 *fixed,
+                *self._placements(candidate.id),
             ),
             selection=tuple(self._accuracy(candidate, "select").values()),
             rejected=choice.rejected.get(candidate.id, ""),
             placement=artifact.meta.get("placement", {}),
+            placed=self._placed(candidate.id),
             facts=artifact.meta.get("facts", {}),
             roc={name: tuple(values) for name, values in roc.items()},
         )

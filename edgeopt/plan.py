@@ -139,6 +139,11 @@ class Plan:
         """Distributions that the plan's steps use."""
         return tuple(sorted({tool for step in self.steps for tool in tools_of(step)}))
 
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """Isolated tool environments that the plan's steps use."""
+        return tuple(sorted({name for step in self.steps for name in environments_of(step)}))
+
     def steps_of(self, target: str) -> tuple[str, ...]:
         """Ids of the steps that a target needs, shared ones included, in order."""
         inputs = {step.id: step.inputs.values() for step in self.steps}
@@ -259,7 +264,7 @@ class _Builder:
                 candidates.append(make.candidate("fp16", 2, suffix, make.halved(model), model))
             if quantize and "int8" in target.precision and "int8" in make.backend.precisions:
                 candidates.append(make.candidate("int8", 3, suffix, make.quantized(quantize, model), model))
-        accuracy = (gate for gate in gates if gate.metric not in verdict.DEVICE_METRICS)
+        accuracy = (gate for gate in gates if gate.metric not in verdict.OF_THE_ARTIFACT)
         looked_at = dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy)
         self.targets[name] = TargetPlan(target, path, gates, tuple(looked_at), tuple(candidates))
 
@@ -292,10 +297,11 @@ class _Builder:
         )
         return self.add("score", params, inputs, target, f"score:{of}:{split}")
 
-    def parity(self, compared: dict[str, str], target: Target, of: str) -> str:
+    def parity(self, outputs: str, exported: str, target: Target, of: str) -> str:
         """Compares a candidate's outputs with those of the float network."""
-        if "parity" not in registry.builtin("stages"):
-            return ""
+        compared = {"outputs": outputs, "reference": self.evaluate(exported, "evaluate", "onnxruntime", target)}
+        if self._fits:
+            compared["reference_select"] = self.evaluate(exported, "select", "onnxruntime", target)
         params = registry.find("stages", "parity").Params(
             metrics=self.recipe.metrics, split="evaluate", sources=self._sources
         )
@@ -452,9 +458,7 @@ class _Candidates:
         }
         self._baseline = self._baseline or outputs
         evaluate, select = (self.builder.score(name, split, self.target, outputs, self._baseline) for split in _SCORED)
-        reference = self.builder.evaluate(self.exported[torch_step], "evaluate", "onnxruntime", self.target)
-        compared = {"outputs": outputs["evaluate"], "reference": reference}
-        parity = self.builder.parity(compared, self.target, name)
+        parity = self.builder.parity(outputs["evaluate"], self.exported[torch_step], self.target, name)
         self.builder.ledger.append(LedgerPoint("compiled", evaluate, self.target.name, self.runtime, name))
         return Candidate(
             name, self.runtime, precision, rank, bool(suffix), compiled, select, evaluate, parity, ships=True

@@ -219,7 +219,7 @@ def _on_sets(gates: Sequence[verdict.Gate], sets: Sequence[str]) -> tuple[verdic
     own = {(gate.metric, gate.bound) for gate in gates}
 
     def parts(gate: verdict.Gate) -> list[verdict.Gate]:
-        if not sets or gate.metric in verdict.DEVICE_METRICS or "[" in gate.metric:
+        if not sets or gate.metric in verdict.OF_THE_ARTIFACT or "[" in gate.metric:
             return [gate]
         named = (replace(gate, metric=f"{gate.metric}[{name}]") for name in sets)
         return [part for part in named if (part.metric, part.bound) not in own]
@@ -230,13 +230,13 @@ def _on_sets(gates: Sequence[verdict.Gate], sets: Sequence[str]) -> tuple[verdic
 def _check_names(document: Document, recipe: Recipe, targets: Mapping[str, FoundTarget]) -> None:
     """Metrics exist, and every gate is on something that is measured, in a direction that makes sense."""
     accuracy = _accuracy(document, recipe)
-    directions: dict[str, metrics.Better | None] = {**accuracy, **dict.fromkeys(verdict.DEVICE_METRICS, "lower")}
+    directions: dict[str, metrics.Better | None] = {**accuracy, **verdict.OF_THE_ARTIFACT}
 
     def check(gates: Gates, at: config.Loc, prefix: str = "") -> None:
         for name, limit in gates.items():
             if name not in directions:
                 document.problem((*at, name), f"{prefix}no gate on {name!r}{registry.hint(name, directions)}", key=True)
-            elif why := verdict.gate_problem(name, limit, directions[name], name in verdict.DEVICE_METRICS):
+            elif why := verdict.gate_problem(name, limit, directions[name]):
                 document.problem((*at, name), prefix + why, key=True)
 
     check(recipe.gates, ("gates",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,9 +23,22 @@ Feature = Literal["vnni"]
 #: Kinds of numbers beside the float ones, from the least to the most compressed.
 Precision = Literal["fp16", "int8"]
 
-#: A host of ``~/.ssh/config``, a host name or an address, with a user if need be. Nothing that ssh takes for an option.
-_Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@:%-]*$", max_length=255)]
-_Serial = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$", max_length=255)]
+
+def _like(pattern: str, what: str) -> AfterValidator:
+    """Text that no program takes for an option, nor a shell for anything but text."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"should be {what}, got {value!r}")
+        return value
+
+    return AfterValidator(check)
+
+
+_Host = Annotated[str, _like(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]{0,254}", "a host as `ssh HOST` takes it")]
+_Serial = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "a serial number as `adb devices` lists it")]
+_Interpreter = Annotated[str, _like(r"[/A-Za-z0-9._][^\x00-\x1f]*", "a Python interpreter")]
+_Folder = Annotated[str, _like(r"/[^\x00-\x1f]*", "an absolute path on the device")]
 
 
 class Access(Frozen):
@@ -40,8 +54,8 @@ class Access(Frozen):
 
     ssh: _Host | None = None
     adb: _Serial | None = None
-    python: Annotated[str, Field(pattern=r"^[/A-Za-z0-9._][^\x00-\x1f]*$")] | None = None
-    folder: Annotated[str, Field(pattern=r"^/[^\x00-\x1f]*$")] | None = None
+    python: _Interpreter | None = None
+    folder: _Folder | None = None
     none: bool = False
 
     @model_validator(mode="after")

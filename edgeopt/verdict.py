@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgeopt import parity, placement
 from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement
 from edgeopt.recipe import Gates, Limit
@@ -18,7 +19,7 @@ from edgeopt.sessions import SMALLEST_EFFECT
 
 Bound = Literal["max", "min", "max_drop", "max_ratio"]
 
-#: What is known of the compiled artefact or measured on its device: metric -> unit. In all of them lower is better.
+#: What is measured on the device or told by the toolkit: metric -> unit. In all of them lower is better.
 DEVICE_METRICS: Mapping[str, str] = {
     "latency_p50_ms": "ms",
     "latency_p90_ms": "ms",
@@ -33,13 +34,17 @@ DEVICE_METRICS: Mapping[str, str] = {
     "size_mib": "MiB",
     "size_compressed_mib": "MiB",
     "energy_mj": "mJ",
-    "fallback_macs": "1",
-    "fallback_operators": "1",
     "weights_mib": "MiB",
     "activations_mib": "MiB",
     "sram_mib": "MiB",
     "flash_mib": "MiB",
     "arena_mib": "MiB",
+    **placement.METRICS,
+}
+#: What is known of a compiled artefact whatever the product's own metrics are, with the direction that is good.
+OF_THE_ARTIFACT: Mapping[str, Literal["lower", "higher"]] = {
+    **dict.fromkeys(DEVICE_METRICS, "lower"),
+    **parity.METRICS,
 }
 
 
@@ -80,12 +85,15 @@ def gates_of(*layers: Gates) -> tuple[Gate, ...]:
     )
 
 
-def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"] | None, on_device: bool) -> str:
+def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"] | None) -> str:
     """Why ``limit`` makes no sense for ``metric``; empty if it does. ``better`` is None if it is not known yet."""
     if limit.max is not None and better == "higher":
         return f"{metric} is better when higher: a gate on it is `min` or `max_drop`, not `max`"
     if limit.min is not None and better == "lower":
         return f"{metric} is better when lower: a gate on it is `max`, not `min`"
+    on_device = metric in DEVICE_METRICS
+    if metric in parity.METRICS and (limit.max_drop is not None or limit.max_ratio is not None):
+        return f"{metric} compares with the float network already; give `{'max' if better == 'lower' else 'min'}`"
     if limit.max_drop is not None and on_device:
         return f"`max_drop` is for accuracy; for {metric} give `max`, or gate latency_ratio"
     if limit.max_ratio is not None and metric not in ("size_mib", "peak_memory_mib"):
@@ -96,7 +104,7 @@ def gate_problem(metric: str, limit: Limit, better: Literal["lower", "higher"] |
 
 def bound_problem(gate: Gate, better: Literal["lower", "higher"]) -> str:
     """As :func:`gate_problem`, for one bound of an accuracy gate."""
-    return gate_problem(gate.metric, Limit(**{gate.bound: gate.limit}), better, on_device=False)
+    return gate_problem(gate.metric, Limit(**{gate.bound: gate.limit}), better)
 
 
 def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = ()) -> VerdictRecord:

@@ -39,7 +39,7 @@ SHAPES = {
 _folders = itertools.count()
 
 
-def no_agent() -> Any:
+def no_agent(environment: str = "") -> Any:
     raise AssertionError("this stage has no business with the device")
 
 
@@ -47,7 +47,7 @@ def context(folder: Path, *, root: Path = ROOT, data: Mapping[str, Split] | None
     """A context with a fresh output folder below ``folder``."""
     out = folder / f"out{next(_folders)}"
     out.mkdir(parents=True)
-    return StageContext(out, root, seed, data or {}, lambda *progress: None, no_agent)
+    return StageContext(out, root, seed, data or {}, lambda *progress: None, no_agent, no_agent)
 
 
 def artifact(output: StageOutput, ctx: StageContext) -> Artifact:

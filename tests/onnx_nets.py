@@ -10,7 +10,10 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeopt.access import Agent
 from edgeopt.artifact import Artifact
+from edgeopt.backends import NoOptions, Request
+from edgeopt.stage import Params
 
 PREPROCESS_NODES = ["preprocess/Transpose", "preprocess/Cast", "preprocess/Mul", "preprocess/Add"]
 META = {
@@ -104,6 +107,15 @@ def perceptron(path: Path) -> Path:
 def artifact(folder: Path, kind: str = "onnx") -> Artifact:
     """The files in ``folder`` as an artefact with :data:`META`."""
     return Artifact(kind, "0" * 64, folder, {}, META)
+
+
+def no_agent(environment: str = "") -> Agent:
+    raise AssertionError("this needs no agent")
+
+
+def request(batch: int = 1, options: Params | None = None) -> Request:
+    """What a backend is asked for that compiles without a device."""
+    return Request(batch, 1, options or NoOptions(), 0, no_agent, no_agent)
 
 
 def run(path: Path, values: npt.NDArray[Any], *, optimized: bool = False) -> npt.NDArray[np.float32]:

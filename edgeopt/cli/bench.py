@@ -41,7 +41,7 @@ def bench(
     """
     import sys
 
-    from edgeopt import bench, bench_record, config, console, engine
+    from edgeopt import bench, bench_record, config, console, device
     from edgeopt import target as targets
     from edgeopt.bench import against as earlier
     from edgeopt.bench import files as artefacts
@@ -57,10 +57,14 @@ def bench(
     if save:
         bench_record.check_folder(save)
     store = open_store(cache)
-    with console.open_progress(sys.stderr) as progress:
+    with (
+        console.open_progress(sys.stderr) as progress,
+        device.connect(profile.device) as connection,
+        connection.exclusive(lambda note: progress(0, 0, note)),
+    ):
         found, samples = bench.run(
             question,
-            lambda: engine.connect(profile.device),
+            connection.start,
             noise_folder=store.root / "noise",
             progress=progress,
         )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from edgeopt import registry
+from edgeopt import macs, placement, registry
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import Artifact
 from edgeopt.backends import Backend, Compiled, Request
@@ -114,10 +114,16 @@ class Compile:
             "facts": dict(compiled.facts),
             "placement": dict(sorted(Counter(layer["precision"] for layer in layers).items())),
         }
-        placement = Counter(f"{layer['device']} {layer['precision']}" for layer in layers)
-        placed = ", ".join(f"{count} on {where}" for where, count in placement.most_common())
-        summary = f"{len(layers)} layers: {placed}" if layers else "layers not known"
-        return StageOutput(backend.produces, meta, summary, compiled.notes)
+        notes = compiled.notes
+        if layers and "float" in inputs:
+            counted = macs.per_node(inputs["float"].path("model.onnx").read_bytes(), batch)
+            placed = placement.of(layers, counted, backend.processor, asked=params.precision)
+            meta["placed"], notes = placed.to_json(), (*notes, *placed.notes())
+        where = Counter(f"{layer['device']} {layer['precision']}" for layer in layers)
+        listed = ", ".join(f"{count} on {place}" for place, count in where.most_common())
+        return StageOutput(
+            backend.produces, meta, f"{len(layers)} layers: {listed}" if layers else "layers not known", notes
+        )
 
     def _layers(
         self, artifact: Artifact, compiled: Compiled, params: CompileParams, ctx: StageContext

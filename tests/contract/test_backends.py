@@ -16,7 +16,7 @@ import pytest
 from edgeopt import provenance, registry
 from edgeopt.access import Agent, local
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Backend, Compiled, Request
+from edgeopt.backends import Backend, Compiled
 from edgeopt.errors import StageError
 from edgeopt.quantizers import Quantizer
 from edgeopt.target import Target
@@ -70,17 +70,9 @@ def source(request: pytest.FixtureRequest, sources: dict[str, Artifact]) -> Arti
     return sources[request.param]
 
 
-def no_agent(environment: str = "") -> Agent:
-    raise AssertionError("this backend needs no agent to compile")
-
-
-def request(backend: Backend) -> Request:
-    return Request(BATCH, 1, backend.options(target(backend.name)), 0, no_agent, no_agent)
-
-
 def compile_into(backend: Backend, source: Artifact, folder: Path) -> Compiled:
     folder.mkdir()
-    return backend.compile(source, request(backend), folder)
+    return backend.compile(source, onnx_nets.request(BATCH, backend.options(target(backend.name))), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -175,7 +167,7 @@ def test_a_file_that_is_no_model_is_refused(backend: Backend, tmp_path: Path) ->
     broken.mkdir()
     (broken / "model.onnx").write_bytes(b"\x08\x0a\x12\x03abc")
     with pytest.raises(StageError):
-        backend.compile(onnx_nets.artifact(broken), request(backend), tmp_path)
+        backend.compile(onnx_nets.artifact(broken), onnx_nets.request(BATCH, backend.options(target(backend.name))), tmp_path)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeopt import engine, events, provenance, registry
+from edgeopt import device, engine, events, provenance, registry
 from edgeopt.artifact import Artifact, Store, digest_of
 from edgeopt.data import Split
 from edgeopt.errors import StageError, StoreError
@@ -38,6 +38,7 @@ class Echo:
     version: int = 1
     tools: tuple[str, ...] = ()
     on_device: bool = False
+    environment: str = ""
     ran: list[str] = field(default_factory=list)
     error: Exception | None = None
     Params = EchoParams
@@ -196,13 +197,13 @@ def key_in(world: dict[str, int], folder: Path, echo: Echo, monkeypatch: pytest.
     echo.version, echo.tools, echo.on_device = world["version"], ("tool",), True
     monkeypatch.setattr(provenance, "tool_versions", lambda names: dict.fromkeys(names, str(world["tool"])))
     monkeypatch.setattr(machine, "facts", lambda: {"cpu": "c", "flags": [str(world["flags"])], "cores": world["gate"]})
-    planned = replace(step(f"s{world['step_id']}", str(world["text"]), model="before"), target="t")
+    planned = replace(step(f"s{world['step_id']}", str(world["text"]), model="before"), target="t", device=Device())
     made = make_plan(folder, planned, seed=world["seed"], path=f"{world['recipe_file']}.yaml")
     recipe = made.recipe.model_copy(update={"name": f"r{world['recipe_name']}"})
     made = replace(made, recipe=recipe, targets={"t": TargetPlan(target, folder / str(world["gate"]), (), (), ())})
     nothing = np.zeros(0)
     splits = {name: Split(name, nothing, None, str(world[key])) for name, key in SPLIT_OF.items()}
-    run = engine._Run(made, None, lambda event: None, splits, True, False, engine.connect, date(2026, 1, 1))  # type: ignore[arg-type]
+    run = engine._Run(made, None, lambda event: None, splits, True, False, device.connect, date(2026, 1, 1))  # type: ignore[arg-type]
     run.artifacts["before"] = Artifact("echo", str(world["input"]), folder, {}, {})
     return digest_of(run._key_fields(planned))
 
@@ -265,7 +266,7 @@ def test_the_fingerprint_of_the_device_enters_only_where_it_matters(
     facts = machine.facts()
     for on_device in (False, True):
         echo.on_device, echo.ran = on_device, []
-        plan = make_plan(folder, replace(step(text=str(on_device)), target="t"))
+        plan = make_plan(folder, replace(step(text=str(on_device)), device=Device() if on_device else None))
         plan = replace(plan, targets={"t": TargetPlan(target, folder, (), (), ())})
         for flags in (["avx2"], ["avx2", "avx512_vnni"]):
             monkeypatch.setattr(machine, "facts", lambda flags=flags: {**facts, "flags": flags})

@@ -40,7 +40,10 @@ def test_a_target_with_another_channel_multiple_gets_its_own_pruned_model(folder
     pruned = [(point.step, point.target) for point in made.ledger if point.stage == "pruned"]
     assert [target for _, target in pruned] == [None, "tiny-onnxruntime"]
     compiled = {step.id: step for step in made.steps if step.stage == "compile"}
-    assert compiled["compile:onnxruntime-float-pruned"].inputs == {"model": "export@tiny-onnxruntime"}
+    assert compiled["compile:onnxruntime-float-pruned"].inputs == {
+        "model": "export@tiny-onnxruntime",
+        "float": "export@tiny-onnxruntime",
+    }
 
 
 def test_inputs_come_before_what_needs_them(folder: Path) -> None:
@@ -56,10 +59,10 @@ def test_every_target_has_a_float_baseline_in_each_runtime(folder: Path) -> None
     assert [(c.id, c.rank) for c in candidates] == [
         ("openvino-float", 0),
         ("openvino-float-pruned", 1),
-        ("openvino-int8-pruned", 2),
+        ("openvino-int8-pruned", 3),
         ("onnxruntime-float", 0),
         ("onnxruntime-float-pruned", 1),
-        ("onnxruntime-int8-pruned", 2),
+        ("onnxruntime-int8-pruned", 3),
     ]
     alone = plan(folder, ["targets=[tiny]", "steps=[]"]).targets["tiny"].candidates
     assert [c.id for c in alone] == ["openvino-float", "onnxruntime-float"]

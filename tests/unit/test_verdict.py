@@ -135,24 +135,24 @@ def test_a_gate_knows_what_it_compares(bound, name, measurement, is_upper):
 
 
 @pytest.mark.parametrize(
-    ("metric", "limit", "better", "on_device", "expected"),
+    ("metric", "limit", "better", "expected"),
     [
-        ("top1", {"min": 0.9}, "higher", False, ""),
-        ("top1", {"max_drop": 0.01}, "higher", False, ""),
-        ("top1", {"max": 0.9}, "higher", False, "top1 is better when higher"),
-        ("top1", {"max_ratio": 1.1}, "higher", False, "`max_ratio` is for size_mib and peak_memory_mib"),
-        ("mae", {"max": 0.9}, "lower", False, ""),
-        ("mae", {"max_drop": 0.9}, "lower", False, ""),
-        ("mae", {"min": 0.9}, "lower", False, "mae is better when lower"),
-        ("latency_p99_ms", {"max": 3}, "lower", True, ""),
-        ("latency_p99_ms", {"max_drop": 3}, "lower", True, "`max_drop` is for accuracy"),
-        ("latency_p99_ms", {"max_ratio": 1}, "lower", True, "`max_ratio` is for size_mib and peak_memory_mib"),
-        ("size_mib", {"max": 1, "max_ratio": 0.5}, "lower", True, ""),
-        ("peak_memory_mib", {"max_ratio": 0.5}, "lower", True, ""),
+        ("top1", {"min": 0.9}, "higher", ""),
+        ("top1", {"max_drop": 0.01}, "higher", ""),
+        ("top1", {"max": 0.9}, "higher", "top1 is better when higher"),
+        ("top1", {"max_ratio": 1.1}, "higher", "`max_ratio` is for size_mib and peak_memory_mib"),
+        ("mae", {"max": 0.9}, "lower", ""),
+        ("mae", {"max_drop": 0.9}, "lower", ""),
+        ("mae", {"min": 0.9}, "lower", "mae is better when lower"),
+        ("latency_p99_ms", {"max": 3}, "lower", ""),
+        ("latency_p99_ms", {"max_drop": 3}, "lower", "`max_drop` is for accuracy"),
+        ("latency_p99_ms", {"max_ratio": 1}, "lower", "`max_ratio` is for size_mib and peak_memory_mib"),
+        ("size_mib", {"max": 1, "max_ratio": 0.5}, "lower", ""),
+        ("peak_memory_mib", {"max_ratio": 0.5}, "lower", ""),
     ],
 )
-def test_gates_that_make_no_sense(metric, limit, better, on_device, expected):
-    problem = gate_problem(metric, Limit(**limit), better, on_device)
+def test_gates_that_make_no_sense(metric, limit, better, expected):
+    problem = gate_problem(metric, Limit(**limit), better)
     assert problem.startswith(expected)
     assert bool(problem) == bool(expected)
 

@@ -30,7 +30,7 @@ def test_opening_the_saved_file_gives_what_opening_the_original_gives(source: Pa
     """Bit for bit, with all optimisations: nothing that the last level does is lost by saving after the one before."""
     out = tmp_path / "out"
     out.mkdir()
-    Onnxruntime().compile(onnx_nets.artifact(source), 3, out)
+    Onnxruntime().compile(onnx_nets.artifact(source), onnx_nets.request(3), out)
     values = onnx_nets.samples(3, seed=1)
     direct = onnx_nets.run(source / "model.onnx", values, optimized=True)
     assert np.array_equal(onnx_nets.run(out / "model.onnx", values, optimized=True), direct)
@@ -39,7 +39,7 @@ def test_opening_the_saved_file_gives_what_opening_the_original_gives(source: Pa
 def test_the_saved_file_has_no_layout_of_one_kind_of_cpu(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    Onnxruntime().compile(onnx_nets.artifact(source), 1, out)
+    Onnxruntime().compile(onnx_nets.artifact(source), onnx_nets.request(1), out)
     domains = {node.domain for node in onnx.load(out / "model.onnx").graph.node}
     assert domains <= {"", "ai.onnx", "com.microsoft"}
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
@@ -58,7 +58,7 @@ def test_integer_operators_are_fused(tmp_path: Path) -> None:
         seed=0,
         keep_float=onnx_nets.PREPROCESS_NODES,
     )
-    Onnxruntime().compile(onnx_nets.artifact(int8), 1, out)
+    Onnxruntime().compile(onnx_nets.artifact(int8), onnx_nets.request(1), out)
     operators = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
     assert operators.count("QLinearConv") == 3
     assert "QGemm" in operators

@@ -102,7 +102,7 @@ def test_the_input_shape_is_reshaped_with_the_batch(tmp_path: Path) -> None:
     onnx_nets.convolutional(tmp_path / "model.onnx")
     out = tmp_path / "out"
     out.mkdir()
-    Openvino().compile(onnx_nets.artifact(tmp_path), 5, out)
+    Openvino().compile(onnx_nets.artifact(tmp_path), onnx_nets.request(5), out)
     model = openvino.Core().read_model(out / "model.xml")
     assert list(model.input(0).shape) == [5, 8, 8, 3]
     assert list(model.output(0).shape) == [5, 4]

@@ -34,7 +34,7 @@ def run(folder: Path, agent: Agent, params: CompileParams, kind: str = "onnx") -
     source, out = folder / "float", folder / "out"
     onnx_nets.convolutional(source / "model.onnx")
     out.mkdir()
-    context = StageContext(out, folder, 7, {}, lambda *progress: None, lambda: agent)
+    context = StageContext(out, folder, 7, {}, lambda *progress: None, lambda: agent, lambda environment: agent)
     return Compile().run({"model": onnx_nets.artifact(source, kind)}, params, context)
 
 

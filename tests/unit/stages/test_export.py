@@ -165,7 +165,7 @@ def export(
         "preprocess": preprocess,
     }
     written = _save(model, meta, folder)
-    context = StageContext(out / "onnx", root, 7, {}, lambda *progress: None, _no_agent)
+    context = StageContext(out / "onnx", root, 7, {}, lambda *progress: None, _no_agent, _no_agent)
     return Export().run({"model": Artifact("torch", "0" * 64, folder, {}, written)}, ExportParams(**params), context)
 
 
@@ -177,7 +177,7 @@ def _save(model: Any, meta: dict[str, Any], folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _no_agent() -> Any:
+def _no_agent(environment: str = "") -> Any:
     raise AssertionError("export needs no device")
 
 

@@ -43,10 +43,10 @@ def run(
         if progress is not None:
             progress.append((done, total))
 
-    def no_agent() -> Any:
+    def no_agent(environment: str = "") -> Any:
         raise AssertionError("quantization needs no device")
 
-    context = StageContext(out, folder, 7, {"calibrate": split}, note, no_agent)
+    context = StageContext(out, folder, 7, {"calibrate": split}, note, no_agent, no_agent)
     return Quantize().run({"model": onnx_nets.artifact(source)}, params, context)
 
 

@@ -51,11 +51,19 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def outputs(self, role: str, values: np.ndarray, broken: str = "") -> Artifact:
+    def outputs(
+        self, role: str, values: np.ndarray, broken: str = "", *, method: str = "measured", not_run: str = ""
+    ) -> Artifact:
         root = self.folder / role
         root.mkdir(exist_ok=True)
         np.save(root / "outputs.npy", values)
-        return Artifact("outputs", role, root, {"outputs.npy": ""}, {"broken": broken})
+        meta = {
+            "broken": broken,
+            "method": method,
+            "how": "x86 simulator" * (method == "simulated"),
+            "not_run": not_run,
+        }
+        return Artifact("outputs", role, root, {"outputs.npy": ""}, meta)
 
     def run(
         self, metrics: list[MetricSpec], select: Split, evaluate: Split, /, **roles: Artifact
@@ -69,6 +77,7 @@ class Bench:
             data={"select": select, "evaluate": evaluate},
             progress=lambda *progress: None,
             agent=lambda: pytest.fail("needs no device"),
+            host=lambda environment: pytest.fail("needs no agent"),
         )
         params = ScoreParams(metrics=tuple(metrics), split="evaluate")
         done = Score().run(roles, params, context)
