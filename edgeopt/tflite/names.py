@@ -34,13 +34,16 @@ def sources(name: str) -> tuple[str, ...]:
     return tuple(part for part in _ADDED.sub("", name).split(_JOINT) if "/" in part)
 
 
-def tidy(model: Any, input_name: str, output_names: list[str]) -> None:
+def tidy(model: Any, input_name: str, output_names: list[str]) -> list[str]:
     """Name inputs and outputs as the recipe and the ONNX file do, and operators after their ONNX nodes.
 
     Args:
         model: A ``ModelT`` that the converter wrote; changed in place.
         input_name: Of its one input.
         output_names: As many as it has outputs.
+
+    Returns:
+        What the outputs would be called after their nodes; see :func:`sources`.
     """
     graph = model.subgraphs[0]
     ends = {graph.inputs[0]: input_name, **dict(zip(graph.outputs, output_names, strict=True))}
@@ -49,9 +52,11 @@ def tidy(model: Any, input_name: str, output_names: list[str]) -> None:
             end.name = ends[end.tensorIndex]
     taken = set(ends.values())
     named = set(ends)
+    makers: dict[int, str] = {}
     for operator in graph.operators:
         name = _JOINT.join(_unused(part, taken) for part in _nodes(model, graph, operator))
         for number in operator.outputs:
+            makers[number] = name
             if number not in named:
                 graph.tensors[number].name = _unused(name, taken) if len(operator.outputs) > 1 else name
                 named.add(number)
@@ -62,6 +67,7 @@ def tidy(model: Any, input_name: str, output_names: list[str]) -> None:
     for number, name in ends.items():
         graph.tensors[number].name = name
     model.description = "edgeopt"
+    return [makers.get(number, "") for number in graph.outputs]
 
 
 def _nodes(model: Any, graph: Any, operator: Any) -> list[str]:
