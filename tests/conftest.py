@@ -20,8 +20,9 @@ settings.load_profile("edgeopt")
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may touch the user's store."""
+    """No test may touch the user's store, nor wait for the device's lock while another one measures."""
     monkeypatch.setenv("EDGEOPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture

@@ -193,6 +193,7 @@ class Agent:
         batch: int = 1,
         windows: int = 6,
         window_seconds: float = 0.5,
+        rails: Sequence[str] = (),
         limit_s: float | None = None,
     ) -> Energy:
         """Runs each model back to back for some windows of time and reads the device's energy counters around each.
@@ -203,7 +204,8 @@ class Agent:
             seed: Of the order of the models in each round.
             batch: Samples per inference.
             windows: Of each model.
-            window_seconds: Length of each.
+            window_seconds: Length of each, at least; power rails need longer ones than energy counters.
+            rails: Power rails that add up to the device's power, where it has no energy counters.
             limit_s: Time limit of the call.
         """
         plan = {
@@ -212,6 +214,7 @@ class Agent:
             "batch": batch,
             "windows": windows,
             "window_seconds": window_seconds,
+            "rails": list(rails),
         }
         reply, series = self._call("energy", inputs, None, limit_s, **plan)
         if reply["why"]:

@@ -30,6 +30,8 @@ class Machine:
         memory_limit_mib: Of its control group; None without a limit.
         container: Kind of the container that it runs in; empty if there is no sign of one.
         virtualization: Hypervisor below; empty if there is no sign of one.
+        gpu: Name and architecture of the first NVIDIA GPU, like ``Orin (sm_87)``; empty if there is none.
+        power_mode: Of a Jetson, as ``nvpmodel`` names it.
     """
 
     cpu: str
@@ -43,6 +45,8 @@ class Machine:
     memory_limit_mib: float | None = None
     container: str = ""
     virtualization: str = ""
+    gpu: str = ""
+    power_mode: str = ""
 
     def __str__(self) -> str:
         return f"{self.cpu}, {self.cores} cores, {self.memory_mib} MiB, {self.system}"
@@ -67,7 +71,7 @@ class Opened:
     name: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    load_ms: float
+    load_ms: float | None
     threads: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,14 +81,14 @@ class _Paced:
     """How timing went, whatever was timed.
 
     Attributes:
-        first_inference_ns: Duration of the very first inference after opening, by name.
+        first_inference_ns: Duration of the very first inference after opening, by name; None where a tool times.
         seconds: Wall time of warming up and timing.
         warmup: Whether every series had become steady when timing began.
         clock: What timed.
         before, after: The device right before the first and right after the last timed round.
     """
 
-    first_inference_ns: Mapping[str, int]
+    first_inference_ns: Mapping[str, int | None]
     seconds: float
     warmup: Warmup
     clock: Clock

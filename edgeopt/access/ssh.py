@@ -36,7 +36,7 @@ _LONGEST_FOLDER = 60
 
 #: By what OpenSSH writes, in the order in which they are looked for.
 _TROUBLES = {
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": Trouble(
+    "has changed and you have requested strict checking": Trouble(
         "the host key of the device is not the one that is known: it was set up anew, or it is another machine",
         "if you know why, forget the old key with `ssh-keygen -R NAME`, then connect by hand once: `ssh {host}`",
     ),

@@ -1,7 +1,8 @@
 """One lock per device, so that two runs never time each other.
 
 It is a file in a place that does not depend on who asks, locked with flock(2): the system releases it with the process
-that holds it, however that ends. Containers that do not share the place do not see each other.
+that holds it, however that ends. Containers on one machine see each other if they share a folder and name it in
+``EDGEOPT_LOCK_FOLDER``.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class DeviceLock:
 
 def _open() -> int:
     """The file, made for everyone if it is not there. Links are not followed: the folder is everyone's."""
-    folder = next((one for one in _FOLDERS if os.access(one, os.W_OK)), Path(tempfile.gettempdir()))
+    named = os.environ.get("EDGEOPT_LOCK_FOLDER")
+    usual = next((one for one in _FOLDERS if os.access(one, os.W_OK)), Path(tempfile.gettempdir()))
+    folder = Path(named) if named else usual
     path, flags = folder / _NAME, os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(3):  # another process may make it, between our two looks
         try:
