@@ -23,6 +23,11 @@ EXTRAS = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "nncf": "openvino",
+    "ai-edge-litert": "litert",
+    "ai-edge-quantizer": "litert",
+    "tflite-micro": "tflm",
+    "ethos-u-vela": "ethos-u",
+    "tensorrt-rtx": "tensorrt-rtx",
 }
 
 

@@ -7,8 +7,10 @@ modules the operator was made of, ``…InterpreterModule_network/…InterpreterM
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgeopt.agent import tflite_file
 from edgeopt.tflite import operator_name
 
 #: One step of a path that the converter writes: the class, and the name of the module in its parent.
@@ -109,3 +111,14 @@ def _unused(name: str, taken: set[str]) -> str:
         unique = f"{name}#{number}"
     taken.add(unique)
     return unique
+
+
+def origin(graph: tflite_file.Graph, outputs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """ONNX nodes by the name of an operator.
+
+    Args:
+        graph: With tidy names.
+        outputs: ``meta["outputs"]`` of the artefact, which has the nodes of the operators that are named after outputs.
+    """
+    last = {output["name"]: output["node"] for output in outputs}
+    return {operator.name: sources(last.get(operator.name, operator.name)) for operator in graph.operators}

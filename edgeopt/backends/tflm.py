@@ -1,0 +1,74 @@
+"""TensorFlow Lite for Microcontrollers on the host: the INT8 file that the firmware holds, and the memory it takes.
+
+Without a board, TFLM built for this machine stands in: CMSIS-NN, which computes on a Cortex-M, is bit-exact with its
+reference kernels (https://github.com/ARM-software/CMSIS-NN, "Supported Framework").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from edgeopt import tflite
+from edgeopt.agent import tflite_file
+from edgeopt.artifact import Artifact
+from edgeopt.backends import Backend, Compiled, Figure, Request, Scheme, StandIn
+from edgeopt.errors import StageError
+from edgeopt.target import Target
+from edgeopt.tflite import names
+
+_FILE = "model.tflite"
+
+
+class Tflm(Backend):
+    """Puts all buffers inside the flatbuffer: TFLM does not look behind it, and would compute with wrong weights."""
+
+    name = "tflm"
+    consumes = frozenset({"tflite-int8"})
+    produces = "tflm-model"
+    tools = ("ai-edge-litert", "tflite-micro")
+    precisions = frozenset({"int8"})
+    without_device = "simulate"
+
+    def scheme(self, target: Target) -> Scheme:
+        """Full INT8, ranges by minimum and maximum."""
+        return Scheme("ai_edge")
+
+    def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
+        """Write ``model.tflite`` and find the size of its tensor arena.
+
+        Raises:
+            StageError: The model needs an operator that TFLM does not have.
+        """
+        content = tflite.inlined(artifact.path(_FILE).read_bytes())
+        (out / _FILE).write_bytes(content)
+        raw = artifact.meta["input"]
+        agent, name = request.host(""), f"compile {out.name}"
+        opened = agent.open(name, self.name, str(out / _FILE))
+        try:
+            samples = np.zeros((request.batch, *raw["shape"]), raw["dtype"])
+            agent.infer(name, [samples], batch=request.batch)  # an operator may refuse only when it runs
+            layers = agent.layers(name, [samples])
+        except StageError as error:
+            error.fix = error.fix or "see which operators the firmware's TFLM has, and write the layer with those"
+            raise
+        finally:
+            agent.close(name)
+        arena, version = opened.settings["arena_bytes"], self.probe().version
+        here = f"TFLM {version} built for this machine"
+        why = f"as {here} reports; a 32-bit device keeps less about each tensor, CMSIS-NN may want scratch buffers"
+        return Compiled(
+            file=_FILE,
+            origin=names.origin(tflite_file.read(content), artifact.meta["outputs"]),
+            layers=tuple(layers),
+            stand_in=StandIn(self.name, _FILE, f"{here}, reference kernels"),
+            figures=(
+                Figure("arena_mib", arena / 2**20, "MiB", "simulated", why),
+                Figure("flash_mib", len(content) / 2**20, "MiB", "measured", "size of the model file"),
+            ),
+            facts={"arena_bytes": arena, "operators": sorted({operator.op for operator in layers})},
+        )
+
+
+PLUGINS = (Tflm(),)
