@@ -35,7 +35,9 @@ def _like(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-_Host = Annotated[str, _like(r"[A-Za-z0-9_][A-Za-z0-9_.@:%-]{0,254}", "a host as `ssh HOST` takes it")]
+#: neither the user nor the machine may begin like an option: a ProxyCommand sees them one by one
+_HOST = r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9_.:%-]{0,254}"
+_Host = Annotated[str, _like(_HOST, "a host as `ssh HOST` takes it")]
 _Serial = Annotated[str, _like(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,254}", "a serial number as `adb devices` lists it")]
 _Interpreter = Annotated[str, _like(r"[/A-Za-z0-9._][^\x00-\x1f]*", "a Python interpreter")]
 _Folder = Annotated[str, _like(r"/[^\x00-\x1f]*", "an absolute path on the device")]
