@@ -61,6 +61,7 @@ def test_what_is_left_out_is_the_least_that_works(tmp_path):
         ("runtime: x\ndevice: {access: {ssh: a, adb: b}}", "f:4:18: a device is reached in one way"),
         ("runtime: x\ndevice: {access: {ssh: '-oProxyCommand=x'}}", "f:4:24: should be a host as"),
         ("runtime: x\ndevice: {access: {ssh: 'a; rm b'}}", "f:4:24: should be a host as"),
+        ("runtime: x\ndevice: {access: {ssh: 'me@-x'}}", "f:4:24: should be a host as"),
         ("runtime: x\ndevice: {access: {adb: '$(id)'}}", "f:4:24: should be a serial number as"),
         ("runtime: x\ndevice: {access: {folder: /tmp}}", "f:4:18: folder is for a device that is reached over"),
         ("runtime: x\ndevice: {access: {ssh: a, folder: tmp}}", "f:4:35: should be an absolute path on the device"),
