@@ -30,7 +30,7 @@ FLOORS = (
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
-    {"config", "tools", "tflite"},
+    {"config", "tools", "tflite", "qdq"},
     {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )
@@ -38,6 +38,7 @@ HEAVY = {
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "tensorrt", "scipy", "sklearn",
     "pandas", "matplotlib", "safetensors", "mlflow",
     "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu", "litert_torch",
+    "tensorrt_rtx",
 }  # fmt: skip
 #: Runtime of the agent -> the package that it imports, where the names differ.
 PACKAGES = {"litert": "ai_edge_litert", "tflm": "tflite_micro"}
@@ -45,6 +46,7 @@ OPTIONAL = [
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "safetensors", "matplotlib",
     "scipy", "sklearn", "pandas", "psutil", "mlflow",
     "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu",
+    "tensorrt_rtx",
 ]  # fmt: skip
 FILES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file

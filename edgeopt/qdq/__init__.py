@@ -1,0 +1,124 @@
+"""What TensorRT does not accept of a quantized ONNX model, found without TensorRT, and mended where that is possible.
+
+findings = lint(model)          # every pattern, with node, tensor, the user's module, and what to do
+repaired = repair(model)        # a model without those that can be mended, and what the repair changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeopt.errors import ConfigError
+from edgeopt.qdq import repairs
+from edgeopt.qdq.graph import Graph, graphs
+from edgeopt.qdq.rules import RULES, Hit, Rule
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A place in a model that a rule names.
+
+    Attributes:
+        rule: Id of the rule.
+        title: What is not accepted.
+        severity: ``error``: TensorRT refuses the model. ``warning``: it accepts it and computes something else than
+            ONNX defines, or what its documentation does not support.
+        stage: ``import`` or ``build``, when it refuses; ``meaning`` for a warning.
+        node: Name of the node; empty for a tensor of the graph itself, or if the node has no name.
+        op: Operator of the node.
+        tensor: Name of the tensor.
+        module: The user's module behind it; empty if the model does not say.
+        why: What is wrong there.
+        advice: What to do where the model is made.
+        repairable: Whether :func:`repair` mends it.
+    """
+
+    rule: str
+    title: str
+    severity: Literal["error", "warning"]
+    stage: str
+    node: str
+    op: str
+    tensor: str
+    module: str
+    why: str
+    advice: str
+    repairable: bool
+
+    def __str__(self) -> str:
+        place = f"{self.op} {self.node!r}" if self.op else "the graph"
+        module = f" of module {self.module!r}" if self.module else ""
+        return f"{self.rule}: {place}{module}, tensor {self.tensor!r}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A mended model.
+
+    Attributes:
+        model: ``ModelProto``.
+        changes: What was done, in order.
+        left: What could not be mended.
+    """
+
+    model: Any
+    changes: tuple[repairs.Change, ...]
+    left: tuple[Finding, ...]
+
+
+def read(file: Path) -> Any:
+    """The ``ModelProto`` in a file.
+
+    Raises:
+        ConfigError: There is no such file, or it holds no ONNX model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
+    except DecodeError as error:
+        raise ConfigError("this is no ONNX file", where=str(file)) from error
+    if not model.graph.node:
+        raise ConfigError("this is no ONNX file, or an empty one", where=str(file))
+    return model
+
+
+def lint(model: Any) -> tuple[Finding, ...]:
+    """All findings in a ``ModelProto``, errors first, in the order of the rules."""
+    views = list(graphs(model))
+    found = [_finding(rule, view, hit) for rule in RULES for view in views for hit in rule.check(view)]
+    return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
+
+
+def refused(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Those for which TensorRT does not take the model."""
+    return tuple(finding for finding in findings if finding.severity == "error")
+
+
+def repair(model: Any) -> Repaired:
+    """Mend what can be mended. ``model`` stays as it is; what a change does to the numbers is said with it."""
+    mended, changes = repairs.apply(model)
+    return Repaired(mended, changes, lint(mended))
+
+
+def _finding(rule: Rule, graph: Graph, hit: Hit) -> Finding:
+    node, tensor, why = hit
+    return Finding(
+        rule=rule.id,
+        title=rule.title,
+        severity="warning" if rule.stage == "meaning" else "error",
+        stage=rule.stage,
+        node=node.name if node is not None else "",
+        op=node.op_type if node is not None else "",
+        tensor=tensor,
+        module=graph.module(node) if node is not None else "",
+        why=why,
+        advice=rule.advice,
+        repairable=repairs.can(rule.id, graph, hit),
+    )
