@@ -286,8 +286,10 @@ def unselected(judged: VerdictRecord, on_select: Sequence[VerdictRecord]) -> Ver
 
     It ships only where the device runs nothing else.
     """
+    bound = judged.gate.rpartition(" ")[2]
+    of_all_sets = f"{judged.metric.partition('[')[0]} {bound}"
     for seen in on_select:
-        if seen.gate == judged.gate and seen.outcome != "pass" and judged.outcome == "pass":
+        if seen.gate == of_all_sets and seen.outcome != "pass" and judged.outcome == "pass":
             return replace(judged, outcome=seen.outcome, why=f"on the selection split: {seen.why}")
     return judged
 

@@ -469,3 +469,28 @@ def test_scores_are_plain_json(bench):
     known = split("evaluate", labels)
     _, _, done = bench.run([spec("top1"), spec("ece")], known, known, outputs=bench.outputs("outputs", own))
     assert artifact.canonical(done.meta)
+
+
+def test_simulated_outputs_make_simulated_numbers(bench: Bench) -> None:
+    split = Split("evaluate", np.zeros((40, 1), np.float32), np.arange(40) % 4, "")
+    values = np.eye(4, dtype=np.float32)[split.labels]
+    own = bench.outputs("outputs", values, method="simulated")
+    found, _, _ = bench.run([spec("top1")], split, split, outputs=own, baseline=bench.outputs("baseline", values))
+    assert {m.method for m in found.values()} == {"simulated"}
+    assert all("x86 simulator" in m.why for m in found.values())
+
+
+def test_what_did_not_run_was_not_measured(bench: Bench) -> None:
+    split = Split("evaluate", np.zeros((40, 1), np.float32), np.arange(40) % 4, "")
+    values = np.eye(4, dtype=np.float32)[split.labels]
+    own = bench.outputs("outputs", values, not_run="nothing here runs it")
+    found, _, _ = bench.run([spec("top1")], split, split, outputs=own, baseline=bench.outputs("baseline", values))
+    assert {name: (m.value, m.why, m.broken) for name, m in found.items()} == {
+        "top1": (None, "nothing here runs it", False),
+        "top1 drop": (None, "nothing here runs it", False),
+    }
+    lost = bench.outputs("baseline", values, not_run="nothing here runs it")
+    found, _, _ = bench.run([spec("top1")], split, split, outputs=bench.outputs("outputs", values), baseline=lost)
+    assert found["top1"].value == 1
+    assert found["top1 drop"].value is None
+    assert "nothing here runs it" in found["top1 drop"].why
