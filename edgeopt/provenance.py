@@ -21,6 +21,7 @@ EXTRAS = {
     "onnx": "torch",
     "onnxscript": "torch",
     "onnxruntime": "onnxruntime",
+    "onnxruntime-qnn": "qnn",
     "openvino": "openvino",
     "nncf": "openvino",
     "ai-edge-litert": "litert",

@@ -37,16 +37,17 @@ FLOORS = (
 HEAVY = {
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "tensorrt", "scipy", "sklearn",
     "pandas", "matplotlib", "safetensors", "mlflow",
-    "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu", "litert_torch",
+    "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu", "litert_torch", "onnxruntime_qnn",
     "tensorrt_rtx",
 }  # fmt: skip
-#: Runtime of the agent -> the package that it imports, where the names differ.
-PACKAGES = {"litert": "ai_edge_litert", "tflm": "tflite_micro"}
+#: Runtime of the agent -> the packages that it imports, where the names differ.
+PACKAGES = {"litert": {"ai_edge_litert"}, "tflm": {"tflite_micro"}, "qnn": {"onnxruntime", "onnxruntime_qnn"}}
 OPTIONAL = [
     "torch", "torch_pruning", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "safetensors", "matplotlib",
     "scipy", "sklearn", "pandas", "psutil", "mlflow",
     "ai_edge_litert", "ai_edge_quantizer", "tflite_micro", "ethosu",
     "tensorrt_rtx",
+    "onnxruntime_qnn",
 ]  # fmt: skip
 FILES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
@@ -99,7 +100,7 @@ def test_the_agent_needs_nothing_but_numpy_and_one_runtime(name):
     toolchain = name.startswith("edgeopt.agent.toolchains.")
     found = imports(name, module_level(ast.parse(FILES[name].read_bytes())) if toolchain else None)
     of_runtime = name.rpartition(".")[2] if name.startswith("edgeopt.agent.runtimes.") else ""
-    runtime = {PACKAGES.get(of_runtime, of_runtime)}
+    runtime = PACKAGES.get(of_runtime, {of_runtime})
     tops = {other.partition(".")[0] for other in found} - {"edgeopt"}
     assert tops <= {*sys.stdlib_module_names, "numpy", *runtime}
     assert {unit(other) for other in found if other.startswith("edgeopt")} <= {"agent"}

@@ -37,7 +37,7 @@ def open(path: str, options: Options) -> OnnxruntimeModel:
     return OnnxruntimeModel(path, options)
 
 
-class _Binding:
+class Binding:
     """An I/O binding of a session, so that a run copies no input."""
 
     def __init__(self, session: Any) -> None:
@@ -58,8 +58,11 @@ class _Binding:
     def run(self) -> None:
         self._session.run_with_iobinding(self._binding)
 
+    def fetch(self) -> list[npt.NDArray[Any]]:
+        return [np.array(output) for output in self._binding.copy_outputs_to_cpu()]
 
-class OnnxruntimeModel(_Binding):
+
+class OnnxruntimeModel(Binding):
     """A session on ``CPUExecutionProvider``; several streams are as many calling threads of this one session.
 
     With several threads, ONNX Runtime's workers keep spinning for a while after a run, which would steal the cores
@@ -73,9 +76,9 @@ class OnnxruntimeModel(_Binding):
         self._path = path
         self._options = options
         super().__init__(
-            onnxruntime.InferenceSession(path, _session_options(options), providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(path, session_options(options), providers=["CPUExecutionProvider"])
         )
-        self.lanes = (self, *(_Binding(self._session) for _ in range(options.streams - 1)))
+        self.lanes = (self, *(Binding(self._session) for _ in range(options.streams - 1)))
         used = self._session.get_session_options()
         self.threads = int(used.intra_op_num_threads)
         self.settings: dict[str, Any] = {
@@ -85,9 +88,6 @@ class OnnxruntimeModel(_Binding):
             "graph_optimization_level": used.graph_optimization_level.name,
             "providers": list(self._session.get_providers()),
         }
-
-    def fetch(self) -> list[npt.NDArray[Any]]:
-        return [np.array(output) for output in self._binding.copy_outputs_to_cpu()]
 
     def layers(self, inputs: Sequence[npt.NDArray[Any]]) -> list[Layer]:
         events, optimised = self._profile(inputs)
@@ -113,7 +113,7 @@ class OnnxruntimeModel(_Binding):
 
         with tempfile.TemporaryDirectory() as folder:
             optimised = Path(folder) / "optimised.onnx"
-            asked = _session_options(self._options)
+            asked = session_options(self._options)
             asked.enable_profiling = True
             asked.profile_file_prefix = str(Path(folder) / "profile")
             asked.optimized_model_filepath = str(optimised)
@@ -132,7 +132,7 @@ class OnnxruntimeModel(_Binding):
         self._session = None
 
 
-def _session_options(options: Options) -> Any:
+def session_options(options: Options) -> Any:
     import onnxruntime
 
     asked = onnxruntime.SessionOptions()
