@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgeopt import placement
 from edgeopt.compare import Comparison, Release, compare
 from edgeopt.measure import Measurement
+from edgeopt.placement import Placement
 from edgeopt.record import (
     ArtifactRecord,
     CandidateRecord,
@@ -36,8 +38,8 @@ _TOP1 = {"float": 0.9926, "float-pruned": 0.9889, "int8-pruned": 0.9883}
 
 def measured(metric: str, value: float | None, unit: str, interval=None, **more) -> Measurement:
     better = "higher" if metric.startswith("top1") else "lower"
-    fields = {"n": 400, "method": "measured", "protocol": "p1", "machine": "cpu"} | more
-    return Measurement(metric=metric, value=value, unit=unit, better=better, interval=interval, **fields)
+    fields = {"n": 400, "method": "measured", "protocol": "p1", "machine": "cpu", "better": better} | more
+    return Measurement(metric=metric, value=value, unit=unit, interval=interval, **fields)
 
 
 def candidate(name: str, baseline_ms: float, rejected: str, **more) -> CandidateRecord:
@@ -248,6 +250,90 @@ def eventful(run: RunRecord) -> RunRecord:
     }
     old = replace(MEMORY.waiver, gate="top1 min", target="cpu", status="expired", until="2026-01-31")
     return replace(run, outcome="fail", targets=targets, waivers=(*run.waivers, old))
+
+
+_MACS = {"stem/Conv": 600_000, "body/Conv": 300_000, "head/Gemm": 100_000, "model/Add": 0}
+
+
+def _layer(name: str, op: str, source: str, precision: str, device: str, why: str = "") -> dict:
+    """One entry of a layer map."""
+    names = source.split()
+    return {"name": name, "op": op, "source": names, "precision": precision, "device": device, "exec": "", "why": why}
+
+
+def _npu(float_layers: bool) -> Placement:
+    layers = [
+        _layer("q0", "QUANTIZE", "", "i8", "CPU", "the input is float"),
+        _layer("conv0", "CONV_2D", "stem/Conv model/Add", "i8", "NPU"),
+        _layer("transpose_1", "TRANSPOSE", "", "i8", "NPU"),
+        _layer("conv1", "CONV_2D", "body/Conv", "f32" if float_layers else "i8", "CPU", "a window of 9x9 is too large"),
+    ]
+    return placement.of(layers, _MACS, "NPU", asked="int8")
+
+
+def _without_device(name: str, latency: tuple[float, str] | None, method: str, **more) -> CandidateRecord:
+    """A candidate whose outputs are simulated, and whose latency is estimated, or not known."""
+    runtime, _, kind = name.partition("-")
+    at = {"method": method, "why": "the toolkit's simulator"}
+    times = [
+        measured(f"latency_p{p}_ms", latency[0], "ms", None, n=1, method="estimated", why=latency[1])
+        if latency
+        else measured(f"latency_p{p}_ms", None, "ms", n=0, why="no device is at hand")
+        for p in (50, 90, 99)
+    ]
+    sizes = [measured("size_mib", 0.1, "MiB"), measured("sram_mib", 0.21, "MiB", method="estimated", why="vela 5.2.0")]
+    near = [
+        measured("sqnr_db", 31.4, "dB", (30.9, 32.0), better="higher", **at),
+        measured("output_cosine", 0.9993, "1", (0.9991, 0.9995), better="higher", **at),
+        measured("output_cosine_p1", 0.991, "1", (0.98, 0.994), better="higher", **at),
+        measured("max_abs_error", 0.81, "1", None, **at),
+        measured("decision_agreement", 0.995, "1", (0.98, 0.999), better="higher", **at),
+    ]
+    accuracy = measured("top1", _TOP1.get(kind, 0.98), "1", (0.97, 0.99), **at)
+    placed = more.get("placed")
+    return CandidateRecord(
+        id=name,
+        runtime=runtime,
+        precision="int8" if "int8" in name else "float",
+        pruned=False,
+        baseline=kind == "float" or (kind == "int8" and runtime == "htp"),
+        artifact=ArtifactRecord("vela-tflite", "ef" * 32, 0.1),
+        measurements=(accuracy, *times, *sizes, *near, *(placed.measurements() if placed else ())),
+        selection=(accuracy,),
+        facts={"accelerator": "ethos-u55-128", "vela": "5.2.0"},
+        **more,
+    )
+
+
+def without_devices(run: RunRecord) -> RunRecord:
+    """Targets that nobody has, one with an estimated latency and one without any, and one that is here."""
+    vela = "vela 5.2.0, Ethos_U55_High_End_Embedded, Shared_Sram"
+    estimated = TargetRecord(
+        shipped="ethos-int8",
+        reason="the first in the target's order of preference whose accuracy holds; nothing was timed",
+        candidates=(
+            _without_device("ethos-float", (4.2, vela), "simulated", rejected="INT8 is preferred"),
+            _without_device("ethos-int8", (1.9, vela), "simulated", placed=_npu(float_layers=False)),
+            _without_device("ethos-int8-pruned", (1.2, vela), "simulated", placed=_npu(True), rejected="less accurate"),
+        ),
+        verdicts=(
+            replace(RATIO, gate="latency_p99_ms max", metric="latency_p99_ms", limit=3.0, value=1.9, interval=None,
+                    unit="ms", method="estimated"),
+            replace(TOP1_MIN, method="simulated"),
+            VerdictRecord("fallback_macs max", "fallback_macs", 0.0, 0.4, (0.3, 0.4), "fail", "all above 0", "1", 1.0),
+        ),
+    )  # fmt: skip
+    compiled = TargetRecord(
+        shipped="htp-int8",
+        reason="the first in the target's order of preference whose accuracy holds; nothing was timed",
+        candidates=(_without_device("htp-int8", None, "simulated"),),
+        verdicts=(replace(P99, value=None, interval=None, outcome="not_measured", why="no device is at hand"),),
+    )
+    targets = {"ethos-u55-128": estimated, "snapdragon": compiled, "cpu-openvino": run.targets["cpu-openvino"]}
+    simulated = LedgerRecord(
+        "compiled", "top1", 0.98, (0.97, 0.99), "ethos-u55-128", "ethos", "ethos-int8", method="simulated"
+    )
+    return replace(run, outcome="fail", targets=targets, ledger=(*run.ledger[:4], simulated), waivers=())
 
 
 def against_previous(run: RunRecord) -> Comparison:

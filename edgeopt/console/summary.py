@@ -23,6 +23,8 @@ _STYLES = {
     "waived": "bold red",
 }
 
+_ONLY_IN_THE_REPORT = frozenset({"output_cosine", "output_cosine_p1", "max_abs_error", "fallback_operators"})
+
 
 def print_summary(record: RunRecord, stream: TextIO) -> None:
     """Write the summary to ``stream``. Verdicts are words, so nothing is lost without colours."""
@@ -59,15 +61,17 @@ def _heading(name: str, target: TargetRecord) -> Text:
     ships = Text.assemble(
         (clean(name), "bold"), " ships ", (clean(target.shipped), "bold"), f": {clean(target.reason)}"
     )
-    contest = facts.runtime_winner(target)
-    return ships.append(f"\n{clean(contest)}") if contest else ships
+    for sentence in (facts.depth(target), facts.runtime_winner(target)):
+        if sentence:
+            ships.append(f"\n{clean(sentence)}")
+    return ships
 
 
 def _table(target: TargetRecord, console: Console) -> list[Table]:
     from rich.table import Table
     from rich.text import Text
 
-    rows = facts.metric_rows(target)
+    rows = [row for row in facts.metric_rows(target) if row.limit or row.name not in _ONLY_IN_THE_REPORT]
     if not rows:
         return []
     table = Table(box=page.table_box(console), pad_edge=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from edgeopt.report import facts, wording
+from edgeopt.report import facts, placements, wording
 from edgeopt.report.wording import clean
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def alarms(record: RunRecord) -> tuple[Alarm, ...]:
     per_target = [
         *(alarm for name, target in record.targets.items() for alarm in _thresholds(name, target)),
         *_waivers(record),
+        *(alarm for name, target in record.targets.items() for alarm in _fallbacks(name, target)),
         *(alarm for name, target in record.targets.items() for alarm in _disturbed(name, target)),
     ]
     order = ("fail", "waived", "inconclusive")
@@ -124,10 +125,20 @@ def _waivers(record: RunRecord) -> Iterator[Alarm]:
     for name, target in record.targets.items():
         for gate in (v for v in target.verdicts if v.outcome == "waived"):
             title = f"{clean(gate.gate)} on {clean(name)} fails and is waived"
-            text = f"{facts.judged(target, gate)}, limit {wording.limit(gate)}; {clean(gate.why)}."
+            text = f"{wording.judged(gate)}, limit {wording.limit(gate)}; {clean(gate.why)}."
             if found := gate.waiver:
                 text += f" {wording.excuse(found)}."
             yield Alarm("waived", title, text, name)
+
+
+def _fallbacks(name: str, target: TargetRecord) -> Iterator[Alarm]:
+    """Whether arithmetic of what ships runs elsewhere than on the processor that the target is for."""
+    shipped = facts.shipped_of(target)
+    found = shipped.placed if shipped else None
+    if found and found.fallback_macs and found.total_macs:
+        share = 100 * found.fallback_macs / found.total_macs
+        title = f"{share:.2g} % of the arithmetic on {clean(name)} does not run on the {clean(found.processor)}"
+        yield Alarm("inconclusive", title, placements.sentence(shipped), name)
 
 
 def _disturbed(name: str, target: TargetRecord) -> Iterator[Alarm]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeopt.errors import ExitCode
@@ -49,7 +50,7 @@ def value(measurement: Measurement | None) -> str:
 
 def brief(measurement: Measurement | None) -> str:
     """One side, without its interval."""
-    return ABSENT if measurement is None else wording.quantity(measurement).value
+    return ABSENT if measurement is None else str(replace(wording.quantity(measurement), interval=""))
 
 
 def effect(change: Change) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,9 +13,10 @@ from edgeopt.report import facts
 from edgeopt.report import ledger as ledgers
 from edgeopt.report.ledger import Chain
 from edgeopt.report.svg import ACCENT, ALERT, INK, MUTED, OTHER, svg
-from edgeopt.report.wording import clean
+from edgeopt.report.wording import METHOD_WORDS, clean
 
 if TYPE_CHECKING:
+    from edgeopt.measure import Measurement
     from edgeopt.record import Interval, TargetRecord
 
 _LONGEST_NAME = 40  # letters
@@ -34,8 +36,11 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 
 class _Point(NamedTuple):
+    """``how`` is how its less real number was had; empty if both were measured."""
+
     letter: str
     kind: str
+    how: str
     x: float
     y: float
     x_interval: Interval | None
@@ -53,29 +58,34 @@ def tradeoff(target: TargetRecord, metric: str, chart_id: str) -> str:
         latency, accuracy = row.record.measurement(facts.LATENCY), row.record.measurement(metric)
         if latency and accuracy and latency.value is not None and accuracy.value is not None:
             kind = "ships" if row.shipped else "baseline" if row.record.baseline else "other"
-            points.append(_Point(row.letter, kind, latency.value, accuracy.value, latency.interval, accuracy.interval))
+            intervals = latency.interval, accuracy.interval
+            points.append(_Point(row.letter, kind, _how(latency, accuracy), latency.value, accuracy.value, *intervals))
             lower_is_better = accuracy.better == "lower"
     if len(points) < 2:
         return ""
     front = pareto_front([(p.x, p.y if lower_is_better else -p.y) for p in points])
 
     def draw(axes: Any) -> None:
-        for kind, look in _MARKS.items():
-            if chosen := [p for p in points if p.kind == kind]:
+        for (kind, look), real in product(_MARKS.items(), (True, False)):
+            if chosen := [p for p in points if p.kind == kind and (not p.how) == real]:
                 xs, ys = [p.x for p in chosen], [p.y for p in chosen]
                 bars = {
                     "xerr": _sides(xs, [p.x_interval for p in chosen]),
                     "yerr": _sides(ys, [p.y_interval for p in chosen]),
                 }
-                axes.errorbar(xs, ys, **bars, **look, linestyle="", elinewidth=1.2)
+                hollow = {} if real else {"markerfacecolor": "none", "markeredgewidth": 1.6}
+                axes.errorbar(xs, ys, **bars, **look, **hollow, linestyle="", elinewidth=1.2)
         best = [points[i] for i in front]
         look = {"color": INK, "linewidth": 1.4, "linestyle": (0, (4, 3)), "drawstyle": "steps-post"}
         axes.plot([p.x for p in best], [p.y for p in best], **look, zorder=2)
         axes.margins(0.12, 0.12)
         axes.set_xlim(left=0)
         for near in _neighbours(points, *(np.ptp(limits) for limits in (axes.get_xlim(), axes.get_ylim()))):
-            letters = " ".join(p.letter for p in near)
-            axes.annotate(letters, (near[-1].x, near[-1].y), xytext=(8, 6), textcoords="offset points")
+            letters = " ".join(f"{p.letter} {p.how}".rstrip() for p in near)
+            last = near[-1]
+            inwards = bool(last.how) and last.x > np.mean(axes.get_xlim())  # a word would reach out of the chart
+            side: dict[str, Any] = {"xytext": (-8, 6), "ha": "right"} if inwards else {"xytext": (8, 6)}
+            axes.annotate(letters, (last.x, last.y), textcoords="offset points", **side)
         axes.set_xlabel("median latency in ms, less is better")
         axes.set_ylabel(_short(metric))
         axes.ticklabel_format(useOffset=False)
@@ -83,8 +93,17 @@ def tradeoff(target: TargetRecord, metric: str, chart_id: str) -> str:
         _few_ticks(axes.yaxis)
 
     spoken = ", ".join(points[i].letter for i in front)
-    names = "; ".join(f"{row.letter} {row.record.id}" for row in facts.candidate_rows(target))
+    unreal = {p.letter: f" ({p.how})" for p in points if p.how}
+    names = "; ".join(
+        f"{row.letter} {row.record.id}{unreal.get(row.letter, '')}" for row in facts.candidate_rows(target)
+    )
     return svg(draw, f"{metric} against median latency: {names}. Pareto front: {spoken}.", chart_id)
+
+
+def _how(*numbers: Measurement) -> str:
+    """The word for the less real of the numbers of a point."""
+    words = [METHOD_WORDS[number.method] for number in numbers]
+    return next((word for word in ("ESTIMATED", "SIMULATED") if word in words), "")
 
 
 def _neighbours(points: Sequence[_Point], width: float, height: float) -> list[list[_Point]]:
@@ -183,7 +202,9 @@ def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
             place = marked.chain.rows.index(drop)
             at = (marked.xs[place], marked.ys[place])
             axes.plot(*at, "o", markersize=14, markerfacecolor="none", color=ALERT, markeredgewidth=2, zorder=6)
-            axes.annotate(drop.change, at, xytext=(12, -4), textcoords="offset points", color=ALERT, fontweight="bold")
+            look = {"textcoords": "offset points", "color": ALERT, "fontweight": "bold"}
+            ends = at[0] > len(stages) - 1.5  # beside the last stage there is no room on the right
+            axes.annotate(drop.change, at, xytext=(-12 if ends else 12, -4), ha="right" if ends else "left", **look)
         axes.set_xticks(range(len(stages)), [_short(stage) for stage in stages])
         axes.set_xlim(-0.4, len(stages) - 0.4)
         axes.margins(y=0.15)

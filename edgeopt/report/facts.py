@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeopt.report import wording
+from edgeopt import parity, placement
+from edgeopt.report import placements, wording
 from edgeopt.report.wording import Quantity
 
 if TYPE_CHECKING:
     from edgeopt.measure import Measurement
     from edgeopt.record import CandidateRecord, FlipRecord, RunRecord, StageRecord, TargetRecord, VerdictRecord
 
-LATENCY = "latency_p50_ms"
+LATENCY = wording.LATENCY
+#: How close the compiled network is to the float one that it was made from; no accuracies.
+PARITY = tuple(parity.METRICS)
 _HEADLINE = (LATENCY, "latency_ratio", "size_mib", "peak_memory_mib")
 _FEW = 3  # accuracies in a table of candidates
-_FURTHER = ("call_overhead_ms", "size_compressed_mib", "energy_mj")  # of what ships, beside the headline
+_FURTHER = (  # of what ships, beside the headline
+    "call_overhead_ms",
+    "size_compressed_mib",
+    "energy_mj",
+    *("weights_mib", "activations_mib", "sram_mib", "flash_mib", "arena_mib"),
+    *PARITY,
+    *placement.METRICS,
+)
 
 
 @dataclass(frozen=True)
@@ -63,14 +73,6 @@ def baseline_of(target: TargetRecord) -> CandidateRecord | None:
     return next(iter(same or baselines), None)
 
 
-def judged(target: TargetRecord, gate: VerdictRecord) -> Quantity:
-    """What ``gate`` compared with its limit, labelled if it is not a real measurement."""
-    shipped = shipped_of(target)
-    names = (_row_name(gate), gate.metric)
-    found = next((m for name in names if shipped and (m := shipped.measurement(name))), None)
-    return wording.judged(gate, found.method if found else "measured")
-
-
 def metric_rows(target: TargetRecord) -> tuple[MetricRow, ...]:
     """Gated metrics first, in the order of the verdicts, then the other headline metrics of the shipped candidate."""
     shipped, baseline = shipped_of(target), baseline_of(target)
@@ -79,7 +81,7 @@ def metric_rows(target: TargetRecord) -> tuple[MetricRow, ...]:
         relative = _row_name(gate) != gate.metric
         before = None if relative or baseline is None else _of(baseline, gate.metric)
         row = MetricRow(
-            _row_name(gate), before, judged(target, gate), wording.limit(gate), gate.outcome, _no_stop(gate.why)
+            _row_name(gate), before, wording.judged(gate), wording.limit(gate), gate.outcome, _no_stop(gate.why)
         )
         rows.append(row)
     gated = {row.name for row in rows}
@@ -121,7 +123,7 @@ def accuracy_metrics(target: TargetRecord) -> tuple[str, ...]:
     proportions = [
         m.metric for c in target.candidates for m in c.measurements if wording.unit_of(m.metric, m.unit) == ""
     ]
-    measured = set(measured_metrics(target))
+    measured = set(measured_metrics(target)) - {*PARITY, *placement.METRICS}
     found = (metric for metric in dict.fromkeys((*selected, *proportions)) if metric in measured)
     return tuple(metric for metric in found if not metric.endswith(" drop"))
 
@@ -138,6 +140,41 @@ def noise(target: TargetRecord) -> str:
     """How far a candidate seems to differ from itself on this machine; empty if that was not measured."""
     found = next((m for c in target.candidates if (m := c.measurement("latency_ratio_noise"))), None)
     return f"Noise floor: a candidate against itself is {wording.quantity(found)} the latency." if found else ""
+
+
+def sentences(target: TargetRecord) -> tuple[str, ...]:
+    """What a reader must know of a target beside what ships."""
+    shipped = shipped_of(target)
+    found = (depth(target), placements.sentence(shipped), runtime_winner(target), noise(target), call_overhead(target))
+    return tuple(filter(None, found))
+
+
+def depth(target: TargetRecord) -> str:
+    """Which numbers of what ships were not had on the device; empty if all were."""
+    shipped = shipped_of(target)
+    if shipped is None:
+        return ""
+    latency = shipped.measurement(LATENCY)
+    parts = []
+    if latency is None or latency.value is None:
+        why = f": {_no_stop(latency.why)}" if latency and latency.why else ""
+        parts.append(f"The latency is {wording.NOT_MEASURED.upper()}{why}.")
+    elif latency.method != "measured":
+        by = f" by {_no_stop(latency.why)}" if latency.why else ""
+        parts.append(f"The latency is {wording.METHOD_WORDS[latency.method]}{by}; no device was timed.")
+    accuracies = [m for metric in accuracy_metrics(target) if (m := shipped.measurement(metric))]
+    if any(m.method == "simulated" and m.value is not None for m in accuracies):
+        parts.append(f"The accuracy is {wording.METHOD_WORDS['simulated']}, not taken on the device.")
+    elif accuracies and all(m.value is None for m in accuracies):
+        parts.append(f"The accuracy is {wording.NOT_MEASURED.upper()}.")
+    return " ".join(parts)
+
+
+def unreal(target: TargetRecord) -> bool:
+    """Whether a latency or an accuracy of a candidate was had otherwise than on the device."""
+    shown = {LATENCY, *accuracy_metrics(target)}
+    found = (m for c in target.candidates for m in c.measurements if m.metric in shown and m.value is not None)
+    return any(m.method != "measured" for m in found)
 
 
 def call_overhead(target: TargetRecord) -> str:
@@ -210,21 +247,22 @@ def runtime_winner(target: TargetRecord) -> str:
     """Which runtime won and by how much, in one or two sentences; empty if there was no contest."""
     shipped = shipped_of(target)
     mine = shipped.measurement(LATENCY) if shipped else None
-    if shipped is None or mine is None or not mine.value:
+    if shipped is None or mine is None or not mine.value or mine.method != "measured":
         return ""
-    sentences = []
+    found = []
     for runtime in dict.fromkeys(c.runtime for c in target.candidates if c.runtime != shipped.runtime):
-        rivals = [(m.value, c, m) for c in target.candidates if c.runtime == runtime and (m := _latency(c)) and m.value]
+        rivals = [(m.value, c, m) for c in target.candidates if c.runtime == runtime and (m := _timed(c)) and m.value]
         if not rivals:
-            sentences.append(f"{runtime} was not measured.")
+            found.append(f"{runtime} was not measured.")
             continue
         _, rival, theirs = min(rivals, key=lambda item: item[0])
-        sentences.append(_contest(shipped, mine, rival, theirs))
-    return " ".join(sentences)
+        found.append(_contest(shipped, mine, rival, theirs))
+    return " ".join(found)
 
 
-def _latency(candidate: CandidateRecord) -> Measurement | None:
-    return candidate.measurement(LATENCY)
+def _timed(candidate: CandidateRecord) -> Measurement | None:
+    found = candidate.measurement(LATENCY)
+    return found if found and found.method == "measured" else None
 
 
 def _contest(shipped: CandidateRecord, mine: Measurement, rival: CandidateRecord, theirs: Measurement) -> str:

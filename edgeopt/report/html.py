@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import alarms, changes, charts, facts, gates, ledger, wording
+from edgeopt.report import alarms, changes, charts, facts, gates, ledger, placements, wording
 from edgeopt.report.error_rates import error_rates
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def render(record: RunRecord, samples: Samples, comparison: Comparison | None = 
     )
     environment.filters["seconds"] = wording.seconds
     environment.globals.update(
-        alarms=alarms, changes=changes, facts=facts, gates=gates, wording=wording, ledgers=ledger
+        alarms=alarms, changes=changes, facts=facts, gates=gates, placements=placements, wording=wording, ledgers=ledger
     )
     drawn: dict[tuple[str, str], str] = {}
     budget = MAX_CHART_BYTES

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import facts, wording
+from edgeopt.report import wording
 from edgeopt.report.wording import clean
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _suite(record: RunRecord, name: str, target: TargetRecord) -> ElementTree.El
     classname = clean(f"{record.recipe.name}.{name}")
     for gate in target.verdicts:
         case = ElementTree.SubElement(suite, "testcase", classname=classname, name=clean(gate.gate))
-        details = _details(target, gate)
+        details = _details(gate)
         if gate.outcome == "fail":
             _complain(case, "failure", gate.outcome, details)
         elif gate.outcome == "waived":
@@ -74,8 +74,8 @@ def _suite(record: RunRecord, name: str, target: TargetRecord) -> ElementTree.El
     return suite
 
 
-def _details(target: TargetRecord, gate: VerdictRecord) -> str:
-    numbers = f"{facts.judged(target, gate)}, limit {wording.limit(gate)}"
+def _details(gate: VerdictRecord) -> str:
+    numbers = f"{wording.judged(gate)}, limit {wording.limit(gate)}"
     waived = f"; {wording.excuse(gate.waiver)}" if gate.waiver else ""
     return clean(f"{wording.VERDICT_WORDS[gate.outcome]}: {numbers}: {gate.why}{waived}")
 

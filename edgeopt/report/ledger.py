@@ -37,7 +37,8 @@ class LedgerRow:
     def quantity(self) -> Quantity:
         """The value with its interval."""
         unit = wording.unit_of(self.record.metric, self.record.unit)
-        return Quantity(wording.number(self.record.value, unit), wording.interval(self.record.interval, unit))
+        shown = wording.number(self.record.value, unit), wording.interval(self.record.interval, unit)
+        return Quantity(*shown, wording.METHOD_WORDS[self.record.method])
 
     @property
     def against(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.report import alarms, changes, facts, gates, ledger, wording
+from edgeopt.report import alarms, changes, facts, gates, ledger, placements, wording
 
 if TYPE_CHECKING:
     from edgeopt.compare import Comparison
@@ -107,7 +107,7 @@ def _matrix_cell(target: TargetRecord, gate: str) -> str:
         return gates.no_verdict(target)
     bold = "" if found.outcome == "pass" else "**"
     word = f"{bold}{wording.verdict(found.outcome)}{bold}"
-    return f"{word}<br>{escape(str(facts.judged(target, found)))}<br>limit {escape(wording.limit(found))}"
+    return f"{word}<br>{escape(str(wording.judged(found)))}<br>limit {escape(wording.limit(found))}"
 
 
 def _comparison(comparison: Comparison | None) -> Iterator[str]:
@@ -134,9 +134,7 @@ def _target(name: str, target: TargetRecord) -> Iterator[str]:
     yield f"## {escape(name)}"
     yield ""
     yield f"{_shipping(target)[:1].upper()}{_shipping(target)[1:]}."
-    for sentence in (facts.runtime_winner(target), facts.noise(target), facts.call_overhead(target)):
-        if sentence:
-            yield f"\n{escape(sentence)}"
+    yield from (f"\n{escape(sentence)}" for sentence in facts.sentences(target))
     rows = facts.metric_rows(target)
     if rows:
         yield from _table(
@@ -156,6 +154,7 @@ def _target(name: str, target: TargetRecord) -> Iterator[str]:
         )
     if target.candidates:
         yield from _candidates(target)
+        yield from _placement(target)
     yield from (f"- {escape(caveat)}" for caveat in facts.caveats(target))
     if target.flip_count:
         groups = ", ".join(f"{len(found)} {title.lower()}" for title, _, found in facts.flips(target))
@@ -179,6 +178,27 @@ def _candidates(target: TargetRecord) -> list[str]:
         for row in facts.candidate_rows(target)
     ]
     return _table(["candidate", *map(escape, metrics), "outcome"], rows, numbers=range(1, len(metrics) + 1))
+
+
+def _placement(target: TargetRecord) -> Iterator[str]:
+    """Where every candidate runs, and all fallbacks by name; what did not fuse and reformats are in report.html."""
+    yield from _table(
+        ["placement", "operators", "MACs", "fallbacks", "float, not INT8", "Q/DQ not fused", "reformats"],
+        (
+            [
+                f"**{escape(row.candidate)}**" if row.shipped else escape(row.candidate),
+                escape(row.operators),
+                escape(row.macs),
+                *(row.fallbacks, row.in_float, row.unfused, row.reformats),
+            ]
+            for row in placements.rows(target)
+        ),
+        numbers=range(3, 7),
+    )
+    for row in placements.layer_rows(target):
+        if row.what in placements.LOUD:
+            parts = (row.layer, row.runs, row.macs and f"{row.macs} of the MACs", row.why)
+            yield f"- {escape(row.candidate)}: {row.what}: {escape(', '.join(filter(None, parts)))}"
 
 
 def _ledger(record: RunRecord) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ VERDICT_WORDS = {
 }
 #: One sign per outcome, always shown beside the word, never instead of it.
 VERDICT_SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "not_measured": "○", "waived": "!"}
+
+#: How a number that was not measured on the device is labelled, wherever it stands.
+METHOD_WORDS = {"measured": "", "simulated": "SIMULATED", "estimated": "ESTIMATED"}
+LATENCY = "latency_p50_ms"
 
 SHIP, DONT_SHIP, CANT_TELL = "SHIP", "DON'T SHIP", "CAN'T TELL"
 NOT_MEASURED = VERDICT_WORDS["not_measured"]
@@ -42,7 +46,7 @@ class Quantity:
     Attributes:
         value: With its unit, such as ``0.412 ms``.
         interval: Such as ``[0.405, 0.431]``, empty if there is none.
-        method: ``estimated`` or ``simulated``; empty for what was measured on the device.
+        method: ``ESTIMATED`` or ``SIMULATED``; empty for what was measured on the device.
     """
 
     value: str
@@ -197,16 +201,16 @@ def quantity(measurement: Measurement | None) -> Quantity:
     if measurement is None or measurement.value is None:
         return Quantity(NOT_MEASURED)
     unit = unit_of(measurement.metric, measurement.unit)
-    method = "" if measurement.method == "measured" else measurement.method
-    return Quantity(number(measurement.value, unit), interval(measurement.interval, unit), method)
+    shown = number(measurement.value, unit), interval(measurement.interval, unit)
+    return Quantity(*shown, METHOD_WORDS[measurement.method])
 
 
-def judged(gate: VerdictRecord, method: str = "") -> Quantity:
-    """What a gate compared with its limit."""
+def judged(gate: VerdictRecord) -> Quantity:
+    """What a gate compared with its limit, labelled if it is not a real measurement."""
     if gate.value is None:
         return Quantity(NOT_MEASURED)
     unit = _gate_unit(gate)
-    return Quantity(number(gate.value, unit), interval(gate.interval, unit), "" if method == "measured" else method)
+    return Quantity(number(gate.value, unit), interval(gate.interval, unit), METHOD_WORDS[gate.method])
 
 
 def limit(gate: VerdictRecord) -> str:
@@ -221,7 +225,32 @@ def _gate_unit(gate: VerdictRecord) -> str:
 
 
 def decision(record: RunRecord) -> Decision:
-    """Whether to ship, and why in one sentence. A run with a failed gate is never "can't tell"."""
+    """Whether to ship, and why in one sentence. A run with a failed gate is never "can't tell".
+
+    A second sentence says on how many targets nobody measured how long what ships takes.
+    """
+    answer = _decision(record)
+    return replace(answer, sentence=" ".join(filter(None, (answer.sentence, _unmeasured_latency(record)))))
+
+
+def _unmeasured_latency(record: RunRecord) -> str:
+    """Where the latency of what ships was not measured; empty if it was on all targets that are served."""
+    places: dict[str, list[str]] = {}
+    for name, target in record.targets.items():
+        shipped = next((c for c in target.candidates if c.id == target.shipped), None)
+        found = shipped.measurement(LATENCY) if shipped else None
+        if shipped and (found is None or found.value is None):
+            places.setdefault(NOT_MEASURED.upper(), []).append(clean(name))
+        elif found and (word := METHOD_WORDS[found.method]):
+            places.setdefault(word, []).append(clean(name))
+    if not places:
+        return ""
+    without = sum(map(len, places.values()))
+    parts = [f"{word} on {_listed(names)}" for word, names in places.items()]
+    return f"The latency was not measured on {without} of {count(len(record.targets), 'target')}: {'; '.join(parts)}."
+
+
+def _decision(record: RunRecord) -> Decision:
     gates = [(name, gate) for name, target in record.targets.items() for gate in target.verdicts]
     failed = [_named(name, gate) for name, gate in gates if gate.outcome == "fail"]
     undecided = [_named(name, gate) for name, gate in gates if gate.outcome in ("inconclusive", "not_measured")]

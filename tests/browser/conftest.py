@@ -36,7 +36,9 @@ def reports(tmp_path_factory) -> dict[str, Path]:
     """Name of a run -> its report: everything that can happen, many targets, awkward names."""
     run = made_up_run.record()
     eventful, crowd, awkward = made_up_run.eventful(run), made_up_run.crowd(run, 20), made_up_run.awkward(run)
+    no_devices = made_up_run.without_devices(run)
     texts = {
+        "no devices": html.render(no_devices, {}),
         "eventful": html.render(eventful, made_up_run.samples(eventful), made_up_run.against_previous(eventful)),
         "crowd": html.render(crowd, made_up_run.samples(crowd)),
         "awkward": html.render(awkward, made_up_run.samples(awkward)),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-_RUNS = ("eventful", "crowd", "awkward")
+_RUNS = ("eventful", "crowd", "awkward", "no devices")
 _WIDTHS = (1280, 400)
 
 #: Every text that is shown: its words, its size in CSS pixels, its contrast with what lies behind it (WCAG 2.2, 1.4.3).

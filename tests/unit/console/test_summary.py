@@ -18,6 +18,7 @@ from edgeopt.record import (
     WaiverRecord,
 )
 from edgeopt.report import wording
+from tests import made_up_run
 
 
 def _candidate(name: str, top1: float, p50_ms: float, *, baseline: bool, method: str = "measured") -> CandidateRecord:
@@ -132,7 +133,7 @@ def test_numbers_that_were_not_measured_are_labelled(record):
     cpu = record.targets["cpu"]
     shipped = _candidate("openvino-int8", 0.988, 0.31, baseline=False, method="estimated")
     text = _plain(replace(record, targets={"cpu": replace(cpu, candidates=(cpu.candidates[0], shipped))}))
-    assert _row(text, "latency_p50_ms").count("(estimated)") == 1
+    assert _row(text, "latency_p50_ms").count("(ESTIMATED)") == 1
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 200])
@@ -170,3 +171,12 @@ def test_a_run_that_passed_ships(record):
     cpu = replace(record.targets["cpu"], verdicts=VERDICTS[:1])
     text = _plain(replace(record, outcome="pass", exit_code=0, targets={"cpu": cpu}))
     assert text.splitlines()[-1] == "SHIP  The only gate passed on 1 target."
+
+
+def test_what_no_device_measured_is_told(record):
+    text = " ".join(_plain(made_up_run.without_devices(made_up_run.record())).split())
+    assert "The latency is ESTIMATED by vela 5.2.0" in text
+    assert "The latency is NOT MEASURED: no device is at hand." in text
+    assert "The latency was not measured on 2 of 3 targets" in text
+    assert "CONV_2D conv1" in text
+    assert "output_cosine" not in text

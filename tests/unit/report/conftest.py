@@ -25,3 +25,8 @@ def samples(record: RunRecord) -> Samples:
 @pytest.fixture
 def awkward(record: RunRecord) -> RunRecord:
     return made_up_run.awkward(record)
+
+
+@pytest.fixture
+def no_devices(record: RunRecord) -> RunRecord:
+    return made_up_run.without_devices(record)

@@ -106,3 +106,19 @@ def test_nothing_to_draw_is_no_chart(record):
 def test_an_unbounded_interval_is_drawn_as_far_as_it_is_known(record):
     ledger = (replace(record.ledger[0], interval=(None, 0.99)),)
     assert "<svg" in charts.ledger("top1", _chains(replace(record, ledger=ledger)), "a")
+
+
+def test_a_point_that_was_not_measured_is_hollow_and_says_so(no_devices):
+    target = no_devices.targets["ethos-u55-128"]
+    drawn = charts.tradeoff(target, "top1", "c")
+    assert drawn.count("ESTIMATED") == 2 * 3  # at the mark, and in the spoken text
+    measured = tuple(
+        replace(c, measurements=tuple(replace(m, method="measured") for m in c.measurements)) for c in target.candidates
+    )
+    assert "ESTIMATED" not in charts.tradeoff(replace(target, candidates=measured), "top1", "c")
+    assert "fill: none" in drawn
+
+
+def test_without_any_latency_there_is_no_chart_of_it(no_devices):
+    assert charts.tradeoff(no_devices.targets["snapdragon"], "top1", "c") == ""
+    assert charts.distribution({}, "htp-int8", "htp-int8", "c") == ""

@@ -44,8 +44,9 @@ def test_what_was_not_measured_on_the_device_is_labelled(record):
         replace(c, measurements=tuple(replace(m, method="estimated") for m in c.measurements))
         for c in target.candidates
     )
-    rows = facts.metric_rows(replace(target, candidates=estimated))
-    assert {row.shipped.method for row in rows if row.name != "size_mib ratio"} == {"estimated"}
+    verdicts = tuple(replace(verdict, method="estimated") for verdict in target.verdicts)
+    rows = facts.metric_rows(replace(target, candidates=estimated, verdicts=verdicts))
+    assert {row.shipped.method for row in rows} == {"ESTIMATED"}
 
 
 def test_the_winner_is_named_with_its_lead(record):
@@ -131,3 +132,28 @@ def test_flips_are_grouped_the_losses_first(record):
         ("Wrong in another way", 2),
         ("Changed", 2),
     ]
+
+
+def test_what_was_not_had_on_the_device_is_told_first(no_devices):
+    estimated, compiled, here = (facts.sentences(target) for target in no_devices.targets.values())
+    assert estimated[0].startswith("The latency is ESTIMATED by vela 5.2.0")
+    assert "The accuracy is SIMULATED" in estimated[0]
+    assert compiled[0].startswith("The latency is NOT MEASURED: no device is at hand.")
+    assert not any("MEASURED" in sentence or "SIMULATED" in sentence for sentence in here)
+
+
+def test_estimates_contest_nothing(record):
+    cpu = record.targets["cpu"]
+    candidates = tuple(
+        replace(c, measurements=tuple(replace(m, method="estimated") for m in c.measurements)) for c in cpu.candidates
+    )
+    assert facts.runtime_winner(cpu)
+    assert facts.runtime_winner(replace(cpu, candidates=candidates)) == ""
+
+
+def test_parity_and_placement_are_no_accuracies(no_devices):
+    target = no_devices.targets["ethos-u55-128"]
+    assert facts.accuracy_metrics(target) == ("top1",)
+    names = [row.name for row in facts.metric_rows(target)]
+    assert {"sqnr_db", "output_cosine_p1", "max_abs_error", "decision_agreement", "fallback_operators"} <= set(names)
+    assert len(names) == len(set(names))

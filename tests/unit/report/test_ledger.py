@@ -93,3 +93,9 @@ def test_a_loss_within_the_intervals_is_called_so(record):
     run = replace(record, ledger=points)
     text = ledger.where("m", ledger.chains(run, ledger.rows(run)["m"]))
     assert text.endswith("at s1: -0.0200, within the intervals.")
+
+
+def test_a_simulated_point_is_labelled(no_devices):
+    points = {row.record.stage: row for row in ledger.rows(no_devices)["top1"]}
+    assert points["compiled"].quantity.method == "SIMULATED"
+    assert points["trained"].quantity.method == ""

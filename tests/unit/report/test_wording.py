@@ -159,3 +159,18 @@ def test_a_long_list_of_failures_is_cut_and_counted(record):
     assert "m2 max" in answer.sentence
     assert "m3 max" not in answer.sentence
     assert "and 2 more" in answer.sentence
+
+
+def test_the_decision_says_on_how_many_targets_no_latency_was_measured(record, no_devices):
+    told = wording.decision(no_devices).sentence
+    assert told.endswith(
+        "The latency was not measured on 2 of 3 targets: ESTIMATED on ethos-u55-128; NOT MEASURED on snapdragon."
+    )
+    assert "latency was not measured" not in wording.decision(record).sentence
+
+
+def test_a_judged_number_that_was_not_measured_is_labelled_in_the_decision(no_devices):
+    ethos = no_devices.targets["ethos-u55-128"]
+    failed = replace(ethos.verdicts[0], outcome="fail")
+    run = replace(no_devices, targets={"ethos-u55-128": replace(ethos, verdicts=(failed,))})
+    assert "latency_p99_ms max on ethos-u55-128 (1.90 ms (ESTIMATED), limit ≤ 3 ms)" in wording.decision(run).sentence
