@@ -1,0 +1,194 @@
+"""Float16 by Cast nodes: what is computed, what stays float32 and why, and that names are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeopt.data import Split
+from edgeopt.errors import StageError
+from edgeopt.stage import StageContext, StageOutput
+from edgeopt.stages._half import halve
+from edgeopt.stages.cast import Cast, CastParams
+from tests import onnx_nets
+
+
+def run(folder: Path, out: Path, samples: np.ndarray | None = None) -> StageOutput:
+    out.mkdir(exist_ok=True)
+    given = onnx_nets.samples(40) if samples is None else samples
+
+    def no_agent(environment: str = "") -> Any:
+        raise AssertionError("a cast needs no device")
+
+    split = Split("calibrate", given, None, "0" * 64)
+    context = StageContext(out, folder, 7, {"calibrate": split}, lambda *progress: None, no_agent, no_agent)
+    return Cast().run({"model": onnx_nets.artifact(folder)}, CastParams(), context)
+
+
+def types(model: Any) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    known = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+    return known | {tensor.name: tensor.data_type for tensor in inferred.initializer}
+
+
+def small(nodes: list[Any], constants: dict[str, Any], output: str = "y", opset: int = 20) -> Any:
+    """float32 (1, 4) in and out, nodes as given."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def op(kind: str, inputs: str, output: str, **attributes: Any) -> Any:
+    return helper.make_node(kind, inputs.split(), [output], name=f"net.{output}/{kind}", **attributes)
+
+
+def test_everything_behind_the_preprocessing_is_float16_and_nearly_the_same(tmp_path: Path) -> None:
+    file = onnx_nets.convolutional(tmp_path / "model.onnx")
+    output = run(tmp_path, tmp_path / "out")
+    assert (output.kind, output.notes, output.summary) == ("onnx-fp16", (), "8 nodes in float16")
+    assert output.meta["preprocess_nodes"] == onnx_nets.PREPROCESS_NODES
+    before, after = onnx.load(file), onnx.load(tmp_path / "out" / "model.onnx")
+    assert (after.graph.input[0], after.graph.output[0]) == (before.graph.input[0], before.graph.output[0])
+    names = [node.name for node in before.graph.node]
+    assert [node.name for node in after.graph.node if node.name in names] == names
+    added = [node for node in after.graph.node if node.name not in names]
+    assert [(node.op_type, node.attribute[0].i) for node in added] == [("Cast", 10), ("Cast", 1)]
+    known = types(after)
+    for node in after.graph.node:
+        if node.name in names and node.name not in onnx_nets.PREPROCESS_NODES:
+            floats = {known[name] for name in (*node.input, *node.output) if known.get(name) in (1, 10)}
+            assert floats == {TensorProto.FLOAT16}, node.name
+    unseen = onnx_nets.samples(50, seed=1)
+    wanted, given = onnx_nets.run(file, unseen), onnx_nets.run(tmp_path / "out" / "model.onnx", unseen)
+    assert given.dtype == np.float32
+    assert not np.array_equal(wanted, given)
+    assert onnx_nets.noise_ratio_db(wanted, given) > 50
+
+
+def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
+    onnx_nets.convolutional(tmp_path / "model.onnx")
+    run(tmp_path, tmp_path / "a")
+    run(tmp_path, tmp_path / "b")
+    assert (tmp_path / "a" / "model.onnx").read_bytes() == (tmp_path / "b" / "model.onnx").read_bytes()
+
+
+def swelling(file: Path) -> Path:
+    """Grows to 3e4 in the middle: times the headroom of 4 that is beyond 65504."""
+    nodes = [
+        op("Relu", "x", "a"),
+        op("Mul", "a up", "b"),
+        op("Relu", "b", "c"),
+        op("Mul", "c down", "d"),
+        op("Sigmoid", "d", "y"),
+    ]
+    model = small(nodes, {"up": np.float32(3e4), "down": np.float32(1e-4)})
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, file)
+    return file
+
+
+def test_what_grows_beyond_float16_on_the_samples_stays_float32_and_is_named(tmp_path: Path) -> None:
+    file = swelling(tmp_path / "model.onnx")
+    values = np.random.default_rng(0).uniform(0, 1, (40, 4)).astype(np.float32)
+    values[3, 2] = 1
+    output = run(tmp_path, tmp_path / "out", values)
+    assert output.meta["float32_nodes"] == ["net.b/Mul", "net.c/Relu", "net.d/Mul"]
+    assert output.notes[0] == "net.b/Mul stays float32: 'b' reaches 1.2e+05, and float16 ends at 65504"
+    assert "headroom" in output.notes[-1]
+    wanted, given = onnx_nets.run(file, values * 3), onnx_nets.run(tmp_path / "out" / "model.onnx", values * 3)
+    assert np.isfinite(given).all()
+    assert onnx_nets.noise_ratio_db(wanted, given) > 50
+
+
+@pytest.mark.parametrize(("value", "why"), [(1e6, "reaches 1e.06"), (1e-12, "would be 0")])
+def test_a_constant_that_float16_cannot_hold_stays_float32(value: float, why: str) -> None:
+    model = small([op("Add", "x c", "a"), op("Relu", "a", "y")], {"c": np.float32(value)})
+    halved = halve(model, (), {})
+    assert list(halved.kept) == ["net.a/Add"]
+    assert why.replace(".", "+") in halved.kept["net.a/Add"] or why in halved.kept["net.a/Add"]
+    assert halved.half == 1
+    onnx.checker.check_model(halved.model, full_check=True)
+
+
+def test_nothing_left_is_an_error() -> None:
+    model = small([op("Add", "x c", "y")], {"c": np.float32(1e6)})
+    with pytest.raises(StageError, match="nothing of this model can compute in float16: 'c' reaches"):
+        halve(model, (), {})
+
+
+def test_scales_of_resize_and_types_in_attributes() -> None:
+    nodes = [
+        op("Reshape", "x shape", "square"),
+        helper.make_node("Resize", ["square", "", "scales"], ["wide"], name="net.up/Resize", mode="nearest"),
+        op("GlobalAveragePool", "wide", "mean"),
+        op("Cast", "mean", "again", to=TensorProto.FLOAT),
+        op("Reshape", "again one", "flat"),
+        op("Add", "x flat", "y"),
+    ]
+    constants = {
+        "shape": np.array([1, 1, 2, 2], np.int64),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "one": np.array([1, 1], np.int64),
+    }
+    model = small(nodes, constants)
+    halved = halve(model, (), {})
+    assert halved.kept == {}
+    onnx.checker.check_model(halved.model, full_check=True)
+    known = types(halved.model)
+    assert known["scales"] == TensorProto.FLOAT
+    assert known["again"] == TensorProto.FLOAT16
+
+
+def test_a_tensor_that_is_read_inside_of_an_if_stays_float32() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["a"], ["z"])],
+        "b",
+        [],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4])],
+    )
+    other = helper.make_graph(
+        [helper.make_node("Abs", ["a"], ["w"])],
+        "c",
+        [],
+        [helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 4])],
+    )
+    nodes = [
+        op("Relu", "x", "b"),
+        op("Sigmoid", "b", "a"),
+        helper.make_node("If", ["condition"], ["i"], name="net.if/If", then_branch=branch, else_branch=other),
+        op("Add", "i b", "y"),
+    ]
+    halved = halve(small(nodes, {"condition": np.bool_(True)}), (), {})
+    assert set(halved.kept) == {"net.a/Sigmoid", "net.if/If"}
+    onnx.checker.check_model(halved.model, full_check=True)
+
+
+def test_an_output_that_is_also_read(tmp_path: Path) -> None:
+    model = small([op("Relu", "x", "y"), op("Sigmoid", "y", "z")], {})
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4]))
+    halved = halve(model, (), {})
+    onnx.checker.check_model(halved.model, full_check=True)
+    onnx.save(halved.model, tmp_path / "model.onnx")
+    values = np.array([[-1, 0, 0.5, 2]], np.float32)
+    np.testing.assert_allclose(onnx_nets.run(tmp_path / "model.onnx", values), np.maximum(values, 0), rtol=1e-3)
+
+
+def test_tensorrt_takes_it(tmp_path: Path) -> None:
+    from benchmarks.qdq_graphs import TensorRtRtx
+    from edgeopt.backends.onnxruntime import _with_batch
+
+    swelling(tmp_path / "model.onnx")
+    run(tmp_path, tmp_path / "out", np.ones((4, 4), np.float32))
+    answer = TensorRtRtx().ask(_with_batch((tmp_path / "out" / "model.onnx").read_bytes(), 1))
+    assert answer.accepted, answer.why
