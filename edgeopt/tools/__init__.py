@@ -43,7 +43,8 @@ class Tool:
         size_mib: Disk that it takes, to refuse before a download.
         wants: Requirements, resolved with all that they require.
         alone: Requirements that are taken without what they ask for.
-        tolerates: ``"distribution: requirement"`` that ``pip check`` may find unmet. Tested here in spite of it.
+        tolerates: ``"distribution: requirement"``, in lower case with dashes, that ``pip check`` may find unmet. Tested
+            here in spite of it.
     """
 
     name: str

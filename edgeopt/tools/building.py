@@ -155,7 +155,7 @@ class _Workshop:
 
     def _tolerated(self, line: str) -> bool:
         found = _UNMET.match(line)
-        return found is not None and f"{found[1]}: {found[2]}" in self.tool.tolerates
+        return found is not None and f"{_plain(found[1])}: {_plain(found[2])}" in self.tool.tolerates
 
 
 def _build(tool: Tool, origin: Path, place: Path, held: int, say: Say) -> None:
@@ -176,6 +176,11 @@ def _build(tool: Tool, origin: Path, place: Path, held: int, say: Say) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(place / MARKER)
+
+
+def _plain(distribution: str) -> str:
+    """A distribution's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _environment() -> dict[str, str]:
