@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and the runtimes a
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.sshd import SSHD, Sshd
 
 settings.register_profile(
     "edgeopt", max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -41,3 +44,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A device that is this machine behind a real sshd."""
+    if not SSHD:
+        pytest.skip("there is no sshd: install openssh-server")
+    (tmp_path / "sshd").mkdir()
+    server = Sshd(tmp_path / "sshd", sys.executable)
+    server.start()
+    yield server
+    server.down()

@@ -178,12 +178,14 @@ class Remote(Connection):
             raise
 
     def _explain(self, end: End, verb: str) -> tuple[str, str]:
-        """Of an agent. One that a signal ends on the device may look like a lost connection: the keeper knows."""
-        if not (trouble := self._trouble(end)):
-            return died(end, verb)
+        """Of an agent. How it ended may look like a lost connection, or the other way round: the keeper knows."""
+        trouble = self._trouble(end)
         if self._keeper and self._keeper.alive():
-            return f"the agent was killed on the device during '{verb}'", "is its memory enough for the model?"
-        return f"{trouble.what} during '{verb}'", trouble.fix
+            if trouble:
+                return f"the agent was killed on the device during '{verb}'", "is its memory enough for the model?"
+            return died(end, verb)
+        what, fix = (trouble.what, trouble.fix) if trouble else ("the device was lost", "finished steps are kept")
+        return f"{what} during '{verb}'", fix
 
     # Files
 
