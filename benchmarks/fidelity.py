@@ -91,7 +91,7 @@ def _claims(rows: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
     """Net of the call; what it is with the call, on a short net far off, is in the rows."""
     for row in rows:
         if "ratio_less_call" in row:
-            what = "distance of the agent's p50, net of the runtime's own call that is shown beside it, from benchmark_app's"
+            what = "distance from benchmark_app's p50 of the agent's, net of the runtime's own call shown beside it"
             yield Claim(f"{what} ({row['model']})", abs(row["ratio_less_call"] - 1), 0.03)
 
 
