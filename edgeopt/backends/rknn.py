@@ -283,9 +283,7 @@ def _origin(
     found: dict[str, tuple[str, ...]] = {}
     for layer in layers:
         name = layer.name.removesuffix(f"_{layer.op}")
-        if (
-            layer.op in _MOVES
-        ):  # of several layers in the place of one node, those that only move data do not compute it
+        if layer.op in _MOVES:  # shares its node with a layer that computes it
             found[layer.name] = (name,) if name in nodes else ()
             continue
         chain, last = came_from(name, frozenset()), nodes.get(name)
