@@ -30,7 +30,7 @@ FLOORS = (
     {"target", "data", "measure"},
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
-    {"config", "tools", "tflite", "qdq"},
+    {"config", "tools", "tflite", "qdq", "half"},
     {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )

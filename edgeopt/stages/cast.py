@@ -16,8 +16,8 @@ import numpy.typing as npt
 from edgeopt.agent.telemetry import silence
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
+from edgeopt.half import LARGEST, halve
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
-from edgeopt.stages._half import LARGEST, halve
 from edgeopt.target import Target
 
 Array = npt.NDArray[Any]

@@ -2,6 +2,10 @@
 
 TensorRT, and every other toolkit that reads strongly typed networks, takes the precision from the file. So float16 is
 written into it: initializers are float16, a Cast stands where float32 goes in and where it comes out.
+
+ONNX Runtime has no float16 arithmetic on most CPUs. It computes such a file in float32 and drops the rounding between
+two nodes, so that nothing is seen of it, not even an overflow. :func:`rounded` puts the rounding where it cannot be
+dropped.
 """
 
 from __future__ import annotations
@@ -119,6 +123,57 @@ class _Graph:
         if 0 < seen < SMALLEST:
             return f"all of {name!r} would be 0: its largest value is {seen:.2g}"
         return f"{name!r} reaches {seen:.3g}, and float16 ends at {LARGEST:g}" if not seen <= LARGEST else ""
+
+
+def rounded(model: Any) -> Any:
+    """A float16 model for ONNX Runtime on a CPU: float32 arithmetic, every float16 tensor rounded to float16.
+
+    A device that fuses nodes rounds less often than that, and accumulates in float32 as this does.
+    """
+    import onnx
+
+    work = type(model)()
+    work.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(work).graph
+    float16, float32 = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    half = {
+        value.name
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        if value.type.tensor_type.elem_type == float16
+    }
+    constants = {tensor.name: tensor for tensor in inferred.initializer if tensor.data_type == float16}
+    nodes: list[Any] = []
+    widened: dict[str, str] = {}
+
+    def cast(name: str, made: str, kind: int) -> str:
+        nodes.append(onnx.helper.make_node("Cast", [name], [made], name=f"{made}/Cast", to=kind))
+        return made
+
+    def wide(name: str) -> str:
+        if name not in widened:
+            widened[name] = f"{name}_wide"
+            if name in constants:
+                values = onnx.numpy_helper.to_array(constants[name]).astype(np.float32)
+                work.graph.initializer.append(onnx.numpy_helper.from_array(values, widened[name]))
+            else:
+                cast(name, widened[name], float32)
+        return widened[name]
+
+    for node in inferred.node:
+        computes = node.op_type not in ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear") and not _graphs(node)
+        if not computes or not any(name in half or name in constants for name in (*node.input, *node.output)):
+            nodes.append(node)
+            continue
+        node.input[:] = [wide(name) if name in half or name in constants else name for name in node.input]
+        outputs = [(index, name) for index, name in enumerate(node.output) if name in half]
+        nodes.append(node)
+        for index, name in outputs:
+            node.output[index] = f"{name}_unrounded"
+            cast(node.output[index], name, float16)
+    del work.graph.node[:]
+    del work.graph.value_info[:]
+    work.graph.node.extend(nodes)
+    return work
 
 
 def computed_with(node: Any) -> Iterator[str]:
