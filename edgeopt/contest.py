@@ -212,6 +212,13 @@ class Contest:
                 where=str(self.plan.path),
                 fix="remove `vnni` from device.features: full-range INT8 weights saturate without it",
             )
+        asked, found = self.plan.target.device.power_mode, facts.machine.power_mode
+        if asked and asked != found:
+            raise StageError(
+                f"the target says that the device's power mode is {asked}, the device says {found or 'none'}",
+                where=str(self.plan.path),
+                fix="set the mode on the device with `sudo nvpmodel -m ID`, or correct device.power_mode",
+            )
         return facts
 
     def _inputs(self) -> list[npt.NDArray[Any]]:
@@ -235,7 +242,10 @@ class Contest:
             self.progress(0, 0, f"memory of {candidate.name}")
             found[candidate.name] = footprint.memory(self.connect, candidate, batch, protocol, machine)
         self.progress(0, 0, "energy")
-        for name, used in footprint.energy(self.connect, candidates, inputs, protocol, machine, self.seed).items():
+        rails = self.plan.target.device.rails
+        for name, used in footprint.energy(
+            self.connect, candidates, inputs, protocol, machine, self.seed, rails
+        ).items():
             found[name] += [used, footprint.compressed_mib(self._files(name)), *self._figures(name)]
         for one in self.plan.candidates:
             if not one.ships:

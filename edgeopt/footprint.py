@@ -21,7 +21,7 @@ _ENERGY_CONFIDENCE = 0.95
 #: enough for an interval of their median
 _ENERGY_WINDOWS = 9
 _ENERGY_WINDOW_SECONDS = 0.2
-_UNKNOWN = "the system does not say how much memory a process uses"
+_UNKNOWN = "the system does not say how much memory a process uses, or the runtime is a process of its own"
 
 
 def memory(
@@ -64,11 +64,12 @@ def energy(
     protocol: Protocol,
     machine: str,
     seed: int,
+    rails: Sequence[str] = (),
 ) -> dict[str, Measurement]:
     """``energy_mj``: energy per inference of each candidate, the median of some windows of time, in a fresh agent.
 
     Where the device does not tell, the measurement has no value, and says why. What else runs on the device, and its
-    idle power, are in the number.
+    idle power, are in the number. ``rails`` are those of the target's device.
 
     Raises:
         StageError: A candidate does not open or run, or the agent died.
@@ -84,6 +85,7 @@ def energy(
             batch=protocol.batch,
             windows=_ENERGY_WINDOWS,
             window_seconds=_ENERGY_WINDOW_SECONDS,
+            rails=rails,
         )
     judged = replace(protocol, confidence=_ENERGY_CONFIDENCE)
     if not found.mj:

@@ -18,7 +18,7 @@ from edgeopt.statistics import samples_needed
 _HOW_MANY = frozenset({"percentile", "confidence", "min_seconds", "min_runs", "max_seconds", "warmup_max_seconds"})
 
 #: Facts of a device without which its timings are those of another one. The others may explain a change.
-_SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit")
+_SAME_MACHINE = ("cpu", "flags", "cores", "cpus", "cpu_limit", "gpu")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Protocol:
         transfers: Whether copying inputs in and outputs out is part of the time.
         cuda_graph: Whether a GPU replays a captured graph.
         power_mode: Of the device, if it has several.
+        conditions: What else the runtime and the device say of how it was timed: ``spin wait``, ``weakly typed``,
+            ``clocks locked``.
         inputs: Where the inputs come from: a digest, or a name.
         warmup_seconds, warmup_runs: Warming up goes on until both are reached, and all candidates are steady.
         warmup: The rule for steady.
@@ -60,6 +62,7 @@ class Protocol:
     transfers: bool = False
     cuda_graph: bool = False
     power_mode: str = ""
+    conditions: tuple[str, ...] = ()
     inputs: str = ""
     warmup_seconds: float = 1.0
     warmup_runs: int = 20
@@ -80,8 +83,9 @@ class Protocol:
         return {**{name: values[name] for name in IDENTITY}, "runtimes": sorted(self.runtimes)}
 
     def digest(self) -> str:
-        """sha256 of the canonical JSON of ``identity``."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """sha256 of the canonical JSON of ``identity``, without conditions where there are none."""
+        told = {name: value for name, value in self.identity().items() if name != "conditions" or value}
+        return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def limits(self) -> Limits:
         """What the agent is told. Never fewer runs than an interval for ``percentile`` needs."""
@@ -95,6 +99,9 @@ class Protocol:
             warmup_max_seconds=self.warmup_max_seconds,
         )
 
+
+#: Names of the fields that are known once the device has timed something.
+FOUND = ("clock", "transfers", "cuda_graph", "power_mode", "conditions")
 
 #: Names of the fields that the digest covers.
 IDENTITY = tuple(field.name for field in fields(Protocol) if field.name not in _HOW_MANY)
@@ -129,7 +136,10 @@ def require_equal(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, An
 
 def machine_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     """In which facts two devices, as records hold them, differ so that their timings are not comparable."""
-    first, second = (json.loads(json.dumps({name: facts.get(name) for name in _SAME_MACHINE})) for facts in (a, b))
+    first, second = (
+        json.loads(json.dumps({name: facts.get(name) for name in _SAME_MACHINE} | {"gpu": facts.get("gpu") or ""}))
+        for facts in (a, b)
+    )
     return [Difference(name, first[name], second[name]) for name in _SAME_MACHINE if first[name] != second[name]]
 
 
@@ -152,7 +162,8 @@ def _identity(protocol: Protocol | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(protocol, Protocol):
         return protocol.identity()
     known = json.loads(json.dumps({name: protocol.get(name) for name in IDENTITY}))
-    return {**known, "runtimes": sorted(known["runtimes"]) if known["runtimes"] else known["runtimes"]}
+    runtimes = sorted(known["runtimes"]) if known["runtimes"] else known["runtimes"]
+    return {**known, "runtimes": runtimes, "conditions": known["conditions"] or []}
 
 
 def _shown(value: Any) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeopt.access import Agent, Condition, Limits, Progress, Throughput
+from edgeopt.errors import StageError
 from edgeopt.measure import Candidate
 from edgeopt.protocol import Protocol
 
@@ -31,24 +32,26 @@ class Session:
         pace_ns: What is compared: the time of each run, or in throughput mode of each window the time per sample;
             (rounds,) int64, element i of all arrays is the same round.
         latency_ns: Of single inferences, (n,) int64; in latency mode the same as ``pace_ns``.
-        load_ms, first_inference_ms: Of this opening.
+        load_ms, first_inference_ms: Of this opening; None where a tool of the device loads and times.
         call_overhead_ns: By runtime, (rounds,) int64: a model that does next to nothing; empty in throughput mode.
         before, after: Condition of the device.
         disturbances: What disturbed it; each one sentence.
         clock: What timed.
         seconds: Of timing.
+        conditions: Fields of a protocol that only the device knows.
     """
 
     pace_ns: Mapping[str, Nanoseconds]
     latency_ns: Mapping[str, Nanoseconds]
-    load_ms: Mapping[str, float]
-    first_inference_ms: Mapping[str, float]
+    load_ms: Mapping[str, float | None]
+    first_inference_ms: Mapping[str, float | None]
     call_overhead_ns: Mapping[str, Nanoseconds]
     before: Condition
     after: Condition
     disturbances: tuple[str, ...]
     clock: str
     seconds: float
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def warmup_max_seconds(self) -> float:
         """After which a session like this one need not warm up any longer.
@@ -83,10 +86,11 @@ def time_session(
     Raises:
         StageError: A candidate does not open or run, or the agent died.
     """
-    load_ms: dict[str, float] = {}
+    load_ms: dict[str, float | None] = {}
+    settings: dict[str, Mapping[str, Any]] = {}
     for one in random.Random(seed).sample(candidates, len(candidates)):
         opened = agent.open(one.name, one.runtime, one.path, threads=protocol.threads, streams=protocol.streams)
-        load_ms[one.name] = opened.load_ms
+        load_ms[one.name], settings[one.name] = opened.load_ms, opened.settings
     run = agent.throughput if protocol.mode == "throughput" else agent.time
     found = run(list(load_ms), inputs, limits, seed=seed, batch=protocol.batch, progress=progress)
     overhead: Mapping[str, Nanoseconds]
@@ -99,14 +103,40 @@ def time_session(
         pace_ns=pace,
         latency_ns=latency,
         load_ms=load_ms,
-        first_inference_ms={name: value / _NS_PER_MS for name, value in found.first_inference_ns.items()},
+        first_inference_ms={name: value and value / _NS_PER_MS for name, value in found.first_inference_ns.items()},
         call_overhead_ns=overhead,
         before=found.before,
         after=found.after,
         disturbances=tuple(found.disturbances),
         clock=found.clock.name,
         seconds=found.seconds - found.warmup.seconds,
+        conditions=_conditions(settings, found.before),
     )
+
+
+def _conditions(settings: Mapping[str, Mapping[str, Any]], device: Condition) -> dict[str, Any]:
+    """What a protocol says of how all candidates were timed, which runtimes and devices tell.
+
+    Raises:
+        StageError: The candidates were timed in different ways.
+    """
+    stamps = {name: said.get("conditions", {}) for name, said in settings.items()}
+    first, stamp = next(iter(stamps.items()))
+    for name, other in stamps.items():
+        if other != stamp:
+            differ = ", ".join(f"{key}: {stamp.get(key)} and {other.get(key)}" for key in {**stamp, **other})
+            raise StageError(
+                f"{first} and {name} would be timed under different conditions ({differ}), which says nothing",
+                where="measure",
+                fix="build both in the same way: the same tool, typing and processor",
+            )
+    clocks = {True: ["clocks locked"], False: ["clocks not locked"], None: []}[device.clocks_locked]
+    return {
+        "transfers": bool(stamp.get("transfers", False)),
+        "cuda_graph": bool(stamp.get("cuda_graph", False)),
+        "power_mode": device.power_mode or "",
+        "conditions": tuple(sorted([*stamp.get("others", []), *clocks])),
+    }
 
 
 def inputs_digest(inputs: Sequence[npt.NDArray[Any]]) -> str:

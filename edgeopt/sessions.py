@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from edgeopt import statistics
 from edgeopt.access import Agent, Limits
+from edgeopt.errors import StageError
 from edgeopt.measure import Candidate, Measurement, bounded, single
 from edgeopt.noise import NoiseFloor
 from edgeopt.protocol import Protocol
@@ -119,7 +120,7 @@ class Sessions:
             progress: Told about twice a second.
 
         Raises:
-            StageError: A candidate does not open or run, or the agent died.
+            StageError: A candidate does not open or run, the agent died, or the device changed its power mode.
         """
         limits, note = self._limits(), f"session {len(self.done) + 1}"
         look = next((count for count in self.schedule.looks if count > len(self.done)), len(self.done) + 1)
@@ -131,7 +132,10 @@ class Sessions:
 
         copy = replace(self.candidates[0], name=self.candidates[0].name + _AGAIN)
         session = time_session(agent, [*self.candidates, copy], inputs, self.protocol, limits, seed, report)
-        self.protocol = replace(self.protocol, clock=session.clock)
+        if self.done and session.conditions != self.done[-1].conditions:
+            found = f"{dict(self.done[-1].conditions)} and then {dict(session.conditions)}"
+            raise StageError(f"the device changed between two sessions: {found}", where="measure")
+        self.protocol = replace(self.protocol, clock=session.clock, **session.conditions)
         self.done.append(session)
 
     # What follows from them
@@ -305,9 +309,12 @@ class Sessions:
         measured = bounded("throughput_per_s", "1/s", per_s, count, self._judged_latency(), self.machine, why)
         return replace(measured, better="higher")
 
-    def _single(self, metric: str, values_ms: Sequence[float]) -> Measurement:
-        measured = single(metric, float(np.median(values_ms)), "ms", self._judged_latency(), self.machine)
-        return replace(measured, n=len(values_ms))
+    def _single(self, metric: str, values_ms: Sequence[float | None]) -> Measurement:
+        known = [value for value in values_ms if value is not None]
+        if not known:
+            return single(metric, None, "ms", self._judged_latency(), self.machine, "the device's tool does not tell")
+        measured = single(metric, float(np.median(known)), "ms", self._judged_latency(), self.machine)
+        return replace(measured, n=len(known))
 
 
 def outcome(ratio: Measurement, smallest_effect: float) -> Outcome:

@@ -15,6 +15,11 @@ ONNX = bytes.fromhex(
 )
 
 
+def can_be_timed(runtime: str) -> bool:
+    """Whether a runtime opens ONNX files; one that does not says so with ``READS_ONNX = False``."""
+    return bool(getattr(load(runtime), "READS_ONNX", True))
+
+
 def open_model(runtime: str, threads: int) -> Model:
     """The model, open in a runtime, with its input in place: it only needs to be run."""
     with tempfile.TemporaryDirectory() as folder:

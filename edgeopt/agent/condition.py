@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import cgroup
+from . import cgroup, jetson
 from .machine import allowed_cpus, text
 
 #: other processes took at least this share of all CPU time: they evict caches and take memory bandwidth and turbo
@@ -51,6 +51,11 @@ class Condition:
         throttle_events: Times that CPUs were slowed down for their heat.
         limited_count, limited_s: Times, and seconds, that the container's CPU limit stopped this process.
         temperatures_c: By the name of the sensor.
+        power_mode: Of a Jetson, as ``nvpmodel`` names it.
+        clocks_locked: Whether a Jetson's GPU clock is held.
+        gpu_mhz: Its current frequency.
+        memory_used_mib: Of a Jetson's memory, which the CPU and the GPU share.
+        over_current_events: Times that a Jetson slowed down because its supply was overloaded.
     """
 
     at_s: float
@@ -70,6 +75,11 @@ class Condition:
     limited_count: int | None = None
     limited_s: float | None = None
     temperatures_c: Mapping[str, float] | None = None
+    power_mode: str | None = None
+    clocks_locked: bool | None = None
+    gpu_mhz: float | None = None
+    memory_used_mib: int | None = None
+    over_current_events: int | None = None
 
 
 def read(root: Path = Path("/")) -> Condition:
@@ -77,6 +87,7 @@ def read(root: Path = Path("/")) -> Condition:
     cpus = [root / f"sys/devices/system/cpu/cpu{number}" for number in allowed_cpus()]
     busy_s, steal_s, count = _cpu_time(root)
     limited = cgroup.throttled(root)
+    stats = jetson.read()
     return Condition(
         at_s=time.monotonic(),
         governors=[found for cpu in cpus if (found := text(cpu / "cpufreq/scaling_governor"))] or None,
@@ -94,7 +105,12 @@ def read(root: Path = Path("/")) -> Condition:
         throttle_events=_throttle_events(cpus),
         limited_count=limited.times if limited else None,
         limited_s=limited.seconds if limited else None,
-        temperatures_c=_temperatures_c(root) or None,
+        temperatures_c={**_temperatures_c(root), **(stats.temperatures_c if stats else {})} or None,
+        power_mode=(jetson.power_mode() or None) if stats else None,
+        clocks_locked=jetson.clocks_locked(root) if stats else None,
+        gpu_mhz=stats.gpu_mhz if stats else None,
+        memory_used_mib=stats.memory_used_mib if stats else None,
+        over_current_events=_over_current_events(root),
     )
 
 
@@ -141,7 +157,26 @@ def disturbances(before: Condition, after: Condition) -> list[str]:
     if limited:
         lost = _grown(before.limited_s, after.limited_s) or 0.0
         found.append(f"the container's CPU limit stopped the process {limited:.0f} times, for {lost:.2f} s, in timing")
+    return found + _of_jetson(before, after)
+
+
+def _of_jetson(before: Condition, after: Condition) -> list[str]:
+    """An idle GPU slows down by itself, unless its clock is held: only then a lower frequency means that it had to."""
+    found = []
+    if before.power_mode != after.power_mode:
+        found.append(f"the power mode changed from {before.power_mode} to {after.power_mode} while timing")
+    if before.clocks_locked != after.clocks_locked:
+        found.append(f"the GPU's clock was {'released' if before.clocks_locked else 'locked'} while timing")
+    elif before.clocks_locked and _slower(before.gpu_mhz, after.gpu_mhz):
+        found.append(f"the GPU went from {before.gpu_mhz:.0f} to {after.gpu_mhz:.0f} MHz while timing")
+    events = _grown(before.over_current_events, after.over_current_events)
+    if events:
+        found.append(f"the board slowed down {events:.0f} times while timing, because its supply was overloaded")
     return found
+
+
+def _slower(before_mhz: float | None, after_mhz: float | None) -> bool:
+    return before_mhz is not None and after_mhz is not None and after_mhz <= (1 - FREQUENCY_LOSS) * before_mhz
 
 
 def _grown(before: float | None, after: float | None) -> float | None:
@@ -198,6 +233,13 @@ def _pressure_s(root: Path) -> float | None:
 def _throttle_events(cpus: Sequence[Path]) -> int | None:
     counts = [text(cpu / f"thermal_throttle/{kind}_throttle_count") for cpu in cpus for kind in ("core", "package")]
     known = [int(count) for count in counts if count]
+    return sum(known) if known else None
+
+
+def _over_current_events(root: Path) -> int | None:
+    """Source: *Jetson Linux Developer Guide*, over-current throttling: ``hwmon*/oc*_event_cnt``."""
+    counts = [text(file) for file in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
+    known = [int(count) for count in counts if count and count.isdigit()]
     return sum(known) if known else None
 
 

@@ -1,27 +1,43 @@
-"""Energy per inference from the RAPL counters that Linux shows under /sys/class/powercap.
+"""Energy per inference from the RAPL counters that Linux shows under /sys/class/powercap, or a Jetson's power rails.
 
-The counters cover whole packages (and their memory): the idle power of the machine and whatever else runs is in the
-number. They are updated about every millisecond, so that only windows of many milliseconds mean anything.
-Source: https://docs.kernel.org/power/powercap/powercap.html.
+Both cover whole packages or boards: the idle power of the machine and whatever else runs is in the number. RAPL
+counters are updated about every millisecond, so that only windows of many milliseconds mean anything; power rails are
+read ten times a second, so that their windows are longer.
+Source: https://docs.kernel.org/power/powercap/powercap.html; for the rails see :mod:`edgeopt.agent.jetson`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from . import AgentError
+from . import AgentError, jetson
+from .blocks import Timed
 from .runtimes import Model
+
+#: the shortest window for which power rails mean anything
+_RAIL_SECONDS = 1.0
 
 
 class NoCounters(AgentError):
     """Energy cannot be measured here; the message says why."""
+
+
+class Counter(Protocol):
+    """Something that counts energy up to ``range_uj``, and then starts again from zero."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def range_uj(self) -> int: ...
+    def read_uj(self) -> int: ...
 
 
 class Domain(NamedTuple):
@@ -33,6 +49,27 @@ class Domain(NamedTuple):
 
     def read_uj(self) -> int:
         return int((self.folder / "energy_uj").read_text())
+
+
+@contextmanager
+def counters(rails: Sequence[str]) -> Iterator[tuple[Sequence[Counter], float]]:
+    """What counts energy on this device, and the shortest window in seconds for which it means anything.
+
+    Args:
+        rails: Of a Jetson, those that add up to its power.
+
+    Raises:
+        NoCounters: There is nothing, or the rails are not those of the board.
+    """
+    try:
+        meter = jetson.meter(rails)
+    except AgentError as error:
+        raise NoCounters(str(error)) from error
+    if meter is None:
+        yield domains(), 0.0
+    else:
+        with meter:
+            yield [meter], _RAIL_SECONDS
 
 
 def domains(root: Path = Path("/")) -> list[Domain]:
@@ -68,7 +105,7 @@ def used_uj(before: int, after: int, range_uj: int) -> int:
 def measure_mj(
     models: Mapping[str, Model],
     batches: Sequence[Sequence[npt.NDArray[Any]]],
-    counters: Sequence[Domain],
+    counters: Sequence[Counter],
     *,
     windows: int,
     window_seconds: float,
@@ -90,14 +127,22 @@ def measure_mj(
         for name in order:
             model = models[name]
             model.load(batches[index % len(batches)])
-            runs, end = 0, perf_counter() + window_seconds
-            before = [counter.read_uj() for counter in counters]
-            while runs == 0 or perf_counter() < end:
-                model.run()
-                runs += 1
-            after = [counter.read_uj() for counter in counters]
+            before, after, runs = _window(model, lambda: [counter.read_uj() for counter in counters], window_seconds)
             spent_uj = sum(used_uj(b, a, c.range_uj) for b, a, c in zip(before, after, counters, strict=True))
             if not spent_uj:
-                raise NoCounters(f"the RAPL counters did not move in {window_seconds:g} s")
+                listed = ", ".join(counter.name for counter in counters)
+                raise NoCounters(f"the energy counters ({listed}) did not move in {window_seconds:g} s")
             series[name].append(spent_uj / 1e3 / runs)
     return {name: np.array(values) for name, values in series.items()}
+
+
+def _window(model: Model, read: Callable[[], list[int]], seconds: float) -> tuple[list[int], list[int], int]:
+    """Readings before and after one window of back-to-back runs, and how many these were."""
+    if isinstance(model, Timed):
+        block = model.block(seconds, 1, read)
+        return block.before, block.after, block.runs
+    runs, end, before = 0, perf_counter() + seconds, read()
+    while runs == 0 or perf_counter() < end:
+        model.run()
+        runs += 1
+    return before, read(), runs

@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from . import cgroup
+from . import cgroup, gpu, jetson
 
 #: the CPU features that decide which INT8 and float kernels a runtime may choose, as Linux spells them; ``asimddp`` is
 #: Arm's dot product, ``asimdhp`` its half precision
@@ -36,6 +36,8 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
         "memory_limit_mib": cgroup.memory_limit_mib(root),
         "container": _container(root),
         "virtualization": _virtualization(root, features),
+        "gpu": str(gpu.first() or ""),
+        "power_mode": jetson.power_mode(),
     }
 
 

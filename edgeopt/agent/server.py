@@ -12,7 +12,19 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import PROTOCOL, VERSION, AgentError, call_overhead, condition, energy, machine, runtimes, toolchains, wire
+from . import (
+    PROTOCOL,
+    VERSION,
+    AgentError,
+    blocks,
+    call_overhead,
+    condition,
+    energy,
+    machine,
+    runtimes,
+    toolchains,
+    wire,
+)
 from .runtimes import Model, Options
 from .service import Arrays, Reply, Verb, serve
 from .throughput import Saturated, Window
@@ -82,7 +94,9 @@ class Server:
         backend.version()  # imports the runtime, which is no part of loading a model
         start = perf_counter()
         model = backend.open(header["path"], options)
-        load_ms = (perf_counter() - start) * 1e3
+        load_ms: float | None = (perf_counter() - start) * 1e3
+        if isinstance(model, blocks.Timed):
+            load_ms = None  # the tool loads the model whenever it runs it
         used, asked = (model.threads, len(model.lanes)), (options.threads, options.streams)
         if used != asked:
             model.close()
@@ -122,7 +136,15 @@ class Server:
     def _time(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         opened, batches = self._ready(header, tensors)
         models = {name: one.model for name, one in opened.items()}
-        threads = {one.runtime: one.model.threads for one in opened.values()} if header["call_overhead"] else {}
+        if timed := blocks.timed(models):
+            reply, series = self._in_blocks(timed, batches[0], Limits(**header["limits"]), header["seed"])
+            samples = [np.array(series[name], dtype=np.int64) for name in models]
+            return {**reply, **_first(opened), "call_overhead": []}, samples
+        threads = {
+            one.runtime: one.model.threads
+            for one in opened.values()
+            if header["call_overhead"] and call_overhead.can_be_timed(one.runtime)
+        }
         empty = {f"calling {runtime}": call_overhead.open_model(runtime, count) for runtime, count in threads.items()}
         one_round = Interleaved({**models, **empty}, batches, header["seed"], preloaded=list(empty))
         try:
@@ -154,8 +176,9 @@ class Server:
         plan = {key: header[key] for key in ("windows", "window_seconds", "seed")}
         models = {name: one.model for name, one in opened.items()}
         try:
-            counters = energy.domains()
-            series = energy.measure_mj(models, batches, counters, **plan)
+            with energy.counters(header.get("rails", ())) as (counters, least_seconds):
+                plan["window_seconds"] = max(plan["window_seconds"], least_seconds)
+                series = energy.measure_mj(models, batches, counters, **plan)
         except energy.NoCounters as error:
             return {"why": str(error)}, ()
         return {"why": "", "scope": " + ".join(counter.name for counter in counters)}, list(series.values())
@@ -167,7 +190,8 @@ class Server:
             raise AgentError("nothing to time: no names given")
         batches, _ = _batches(tensors, header["batch"])
         for one in opened.values():
-            one.first_run(batches[0])
+            if not isinstance(one.model, blocks.Timed):
+                one.first_run(batches[0])
         return opened, batches
 
     def _paced(
@@ -189,11 +213,31 @@ class Server:
             "after": asdict(after),
         }, series
 
+    def _in_blocks(
+        self, models: dict[str, blocks.Timed], batch: Arrays, limits: Limits, seed: int
+    ) -> tuple[dict[str, Any], dict[str, list[int]]]:
+        """As :meth:`_paced`, for models that their tool times."""
+        begin = perf_counter()
+        before = condition.read()
+        warmup, series = blocks.collect(
+            models, batch, limits, seed, lambda seconds, runs: self._progress(seconds=seconds, rounds=runs)
+        )
+        after = condition.read()
+        return {
+            "seconds": perf_counter() - begin,
+            "clock": asdict(next(iter(models.values())).clock),
+            "warmup": asdict(warmup),
+            "before": asdict(before),
+            "after": asdict(after),
+        }, series
+
     def _layers(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         model = self._get(header["name"]).model
         return {"layers": [asdict(layer) for layer in model.layers(tensors)]}, ()
 
     def _memory(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        if any(isinstance(one.model, blocks.Timed) for one in self._opened.values()):
+            return {"peak_mib": None, "current_mib": None}, ()  # the tool's process has the model, not this one
         return machine.memory(), ()
 
     def _runtime_memory(self, header: dict[str, Any], tensors: Arrays) -> Reply:
@@ -221,7 +265,11 @@ class Server:
 
 
 def _first(opened: dict[str, _Opened]) -> dict[str, Any]:
-    return {"names": list(opened), "first_inference_ns": {name: one.first_inference_ns for name, one in opened.items()}}
+    """Where a tool times, the first inference has no time: the tool's own start is in it."""
+    first = {
+        name: None if isinstance(one.model, blocks.Timed) else one.first_inference_ns for name, one in opened.items()
+    }
+    return {"names": list(opened), "first_inference_ns": first}
 
 
 def _batches(tensors: Arrays, batch: int) -> tuple[list[Arrays], int]:

@@ -25,7 +25,7 @@ from edgeopt.bench.files import Arrays, Artefact, random_inputs, read_inputs
 from edgeopt.bench_record import SCHEMA, BenchRecord, ComparisonRecord, FileRecord, OutputsRecord
 from edgeopt.errors import MissingBackend, StageError
 from edgeopt.measure import Candidate, Measurement, bounded, exact
-from edgeopt.protocol import Protocol, require_equal, require_same_machine
+from edgeopt.protocol import FOUND, Protocol, require_equal, require_same_machine
 from edgeopt.sessions import Schedule, Sessions
 from edgeopt.statistics import Estimate, independent_session_ratio
 from edgeopt.target import Target
@@ -109,7 +109,8 @@ def run(
         return all(one.outcome != "undecided" or (one.stored and hopeless) for one in comparisons())
 
     if question.reference:
-        known = replace(timed.protocol, clock=question.reference.protocol.get("clock", ""))
+        told = {name: question.reference.protocol[name] for name in FOUND if name in question.reference.protocol}
+        known = replace(timed.protocol, **told)
         require_equal(known, question.reference.protocol, where=question.reference.where)  # before the work begins
     sessions.sample(connect, timed, inputs, seed=_SEED, decided=decided, progress=progress)
     fixed = _footprints(connect, artefacts, candidates, inputs, timed.protocol, machine, progress)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, replace
 from typing import Any
@@ -20,6 +21,7 @@ OTHER: dict[str, Any] = {
     "transfers": True,
     "cuda_graph": True,
     "power_mode": "15W",
+    "conditions": ("clocks locked", "weakly typed"),
     "inputs": "zeros",
     "warmup_seconds": 0.0,
     "warmup_runs": 0,
@@ -108,3 +110,26 @@ def test_another_machine_is_refused_by_name(change: dict[str, Any]) -> None:
         require_same_machine(HERE, {**HERE, **change}, where="bench/monday")
     assert "bench/monday" in str(caught.value)
     assert [d.field for d in machine_differences(HERE, {})] == ["cpu", "flags", "cores", "cpus"]
+
+
+def test_a_record_without_conditions_is_one_with_none() -> None:
+    """So that records from before there were any can still be compared, under the same digest."""
+    old = {key: value for key, value in Protocol().identity().items() if key != "conditions"}
+    assert differences(Protocol(), old) == []
+    canonical = json.dumps(old, sort_keys=True, separators=(",", ":")).encode()
+    assert Protocol().digest() == hashlib.sha256(canonical).hexdigest()
+
+
+def test_mixed_stamps_are_refused() -> None:
+    weak = replace(Protocol(), conditions=("spin wait", "weakly typed"))
+    strong = replace(Protocol(), conditions=("spin wait", "strongly typed"))
+    with pytest.raises(ConfigError, match="conditions: spin wait, weakly typed and spin wait, strongly typed"):
+        require_equal(weak, strong)
+    with pytest.raises(ConfigError, match="cuda_graph: True and False"):
+        require_equal(replace(weak, cuda_graph=True), weak)
+
+
+def test_another_gpu_is_another_machine_and_an_old_record_has_none() -> None:
+    facts = {"cpu": "x", "flags": [], "cores": 4, "cpus": [0], "cpu_limit": None}
+    assert machine_differences(facts, {**facts, "gpu": ""}) == []
+    assert [d.field for d in machine_differences({**facts, "gpu": "A"}, {**facts, "gpu": "B"})] == ["gpu"]
