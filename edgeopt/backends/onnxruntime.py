@@ -51,9 +51,7 @@ class Onnxruntime(Backend):
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            onnxruntime.InferenceSession(
-                _with_batch(source, request.batch), options, providers=["CPUExecutionProvider"]
-            )
+            onnxruntime.InferenceSession(with_batch(source, request.batch), options, providers=["CPUExecutionProvider"])
         except failures() as error:
             raise StageError(f"onnxruntime refuses the model: {error}", where="compile") from error
         return Compiled("model.onnx", sources(nodes(file.read_bytes()), nodes(source)))
@@ -76,7 +74,7 @@ def failures() -> tuple[type[Exception], ...]:
     return (ValueError, RuntimeError, *kinds)
 
 
-def _with_batch(model: bytes, batch: int) -> bytes:
+def with_batch(model: bytes, batch: int) -> bytes:
     """The model with its first dimension fixed and all shapes inferred anew."""
     import onnx
 

@@ -32,6 +32,8 @@ from edgeopt.stage import Params
 #: Operators with weights -> axis of the output channels; those of Gemm and MatMul are found by :func:`_channel_axis`.
 _WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}
 _BATCH = 16
+#: A scale below this is that of an activation without a range, or may be.
+_SMALL = 1e-6
 
 
 class OnnxruntimeQdqParams(Params):
@@ -84,14 +86,14 @@ class OnnxruntimeQdq:
             prepared = Path(folder) / "prepared.onnx"
             written = Path(folder) / "quantized.onnx"
             try:
-                with _quiet():
-                    _prepare(model, prepared)
+                with quiet():
+                    prepare(model, prepared)
                     _quantize(prepared, written, samples, params, keep_float, progress)
             except failures() as error:
                 raise StageError(f"onnxruntime cannot quantize this model: {error}", where=self.name) from error
             float_model = onnx.load(prepared)
             quantized = onnx.load(written)
-        if unknown := _without_range(float_model, quantized, samples):
+        if unknown := without_range(float_model, quantized, samples):
             raise constant_range(unknown)
         if params.float_outputs:
             _leave_outputs_float(quantized)
@@ -109,25 +111,19 @@ class OnnxruntimeQdq:
         return QuantizerOutput(self.produces, meta, summary(layers, samples), notes)
 
 
-def _prepare(model: Path, prepared: Path) -> None:
+def prepare(model: Path, prepared: Path) -> None:
     """Fold constants and infer shapes: what is not folded before quantization cannot be folded any more after it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
 
 
-def _quantize(
-    prepared: Path,
-    written: Path,
-    samples: Array,
-    params: OnnxruntimeQdqParams,
-    keep_float: Collection[str],
-    progress: Progress,
-) -> None:
+def reader(model: Path, samples: Array, progress: Progress) -> Any:
+    """Feeds the samples to a calibration of ``onnxruntime.quantization``."""
     import onnx
     from onnxruntime import quantization
 
-    name = onnx.load(prepared).graph.input[0].name
+    name = onnx.load(model).graph.input[0].name
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:
@@ -139,11 +135,24 @@ def _quantize(
             progress(self.start)
             return {name: batch} if len(batch) else None
 
+    return Reader()
+
+
+def _quantize(
+    prepared: Path,
+    written: Path,
+    samples: Array,
+    params: OnnxruntimeQdqParams,
+    keep_float: Collection[str],
+    progress: Progress,
+) -> None:
+    from onnxruntime import quantization
+
     symmetric = params.activations == "int8"
     quantization.quantize_static(
         str(prepared),
         str(written),
-        Reader(),
+        reader(prepared, samples, progress),
         quant_format=quantization.QuantFormat.QDQ,
         calibrate_method=quantization.CalibrationMethod.MinMax,
         activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
@@ -198,11 +207,11 @@ def _dequantizes(node: Any) -> bool:
     return node is not None and node.op_type == "DequantizeLinear"
 
 
-def _without_range(float_model: Any, quantized: Any, samples: Array) -> list[str]:
+def without_range(float_model: Any, quantized: Any, samples: Array) -> list[str]:
     """Activations that are zero for all samples.
 
-    ``quantize_static`` gives them the scale 1 and the zero point 0. A range of exactly 0..255 looks the same, so those
-    few are run again.
+    ``quantize_static`` gives them the scale 1 and the zero point 0, or the smallest scale that it is told. A range of
+    exactly 0..255, or a very small one, looks the same, so those few are run again.
     """
     import onnx
     import onnxruntime
@@ -216,7 +225,7 @@ def _without_range(float_model: Any, quantized: Any, samples: Array) -> list[str
         node.input[0]
         for node in quantized.graph.node
         if node.op_type == "QuantizeLinear" and node.input[1] in constants and node.input[2] in constants
-        if value(node.input[1]) == 1 and value(node.input[2]) == 0
+        if value(node.input[1]) < _SMALL or (value(node.input[1]) == 1 and value(node.input[2]) == 0)
     }
     known = {name for node in float_model.graph.node for name in node.output}
     asked = sorted(suspects & known)
@@ -260,7 +269,7 @@ def _leave_outputs_float(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The package advises preprocessing on the root logger even where it was done."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)

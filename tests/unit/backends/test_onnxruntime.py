@@ -10,7 +10,7 @@ import pytest
 
 from edgeopt.agent.runtimes import Layer
 from edgeopt.backends import Compiled
-from edgeopt.backends.onnxruntime import Onnxruntime, _with_batch
+from edgeopt.backends.onnxruntime import Onnxruntime, with_batch
 from edgeopt.quantizers.onnxruntime_qdq import OnnxruntimeQdq, OnnxruntimeQdqParams
 from tests import onnx_nets
 
@@ -68,7 +68,7 @@ def test_integer_operators_are_fused(tmp_path: Path) -> None:
 
 def test_the_batch_is_fixed_everywhere(tmp_path: Path) -> None:
     file = onnx_nets.convolutional(tmp_path / "model.onnx")
-    model = onnx.load_from_string(_with_batch(file.read_bytes(), 7))
+    model = onnx.load_from_string(with_batch(file.read_bytes(), 7))
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         dims = value.type.tensor_type.shape.dim
         assert dims[0].dim_value == 7
