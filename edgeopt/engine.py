@@ -376,6 +376,7 @@ class _Run:
                         value=m.value,
                         interval=m.interval,
                         unit=m.unit,
+                        method=m.method,
                     )
         self._emit(events.Shipped, target=name, candidate=record.shipped, reason=record.reason)
         for judged in record.verdicts:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +142,13 @@ class Measured(StepEvent):
     value: float | None
     interval: tuple[float | None, float | None] | None
     unit: str
+    method: Literal["measured", "simulated", "estimated"] = "measured"
 
     def describe(self) -> str:
         if self.value is None:
             return f"{self.step}: {self.candidate}: {self.metric} not measured"
-        return f"{self.step}: {self.candidate}: {self.metric} {self.value:.4g} {self.unit}".rstrip()
+        label = "" if self.method == "measured" else f" ({self.method.upper()})"
+        return f"{self.step}: {self.candidate}: {self.metric} {self.value:.4g} {self.unit}".rstrip() + label
 
 
 @dataclass(frozen=True, kw_only=True)

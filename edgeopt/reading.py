@@ -5,7 +5,7 @@ Everything that is wrong is reported at once, at ``file:line:col``. None of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from edgeopt import config, metrics, reference, registry, verdict, waivers
 from edgeopt import target as target_files
 from edgeopt.artifact import digest_of
 from edgeopt.config import Document
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, PlanError
 from edgeopt.recipe import Gates, Recipe, TargetSpec
 from edgeopt.stage import Params, Stage
 from edgeopt.target import Target
@@ -194,11 +194,8 @@ def _read_targets(document: Document, recipe: Recipe, root: Path, only: Sequence
             continue
         if target.name in found:
             document.problem(at, f"target {target.name!r} is listed twice")
-        for runtime in target.runtime:
-            try:
-                registry.find("backends", runtime)
-            except registry.UnknownPlugin as error:
-                document.problem((*at, "name"), f"{file}: {error}")
+        for what in _runtime_problems(target, source):
+            document.include(what)
         gates = _on_sets(
             verdict.gates_of(target.gates, recipe.gates, spec.gates), tuple(recipe.data.evaluate.sets or ())
         )
@@ -209,6 +206,33 @@ def _read_targets(document: Document, recipe: Recipe, root: Path, only: Sequence
                 f"the recipe has no target {name!r}{registry.hint(name, found)}", where=f"--target {name}"
             )
     return found
+
+
+def _runtime_problems(target: Target, source: Document) -> Iterator[ConfigError]:
+    """The target's runtimes are there, and can do what it asks of them."""
+
+    def problem(at: config.Loc, what: str, fix: str = "") -> ConfigError:
+        return ConfigError(f"{what} ({fix})" if fix else what, where=source.where(at))
+
+    try:
+        backends = [registry.find("backends", runtime) for runtime in target.runtime]
+    except registry.UnknownPlugin as error:
+        yield problem(("runtime",), str(error))
+        return
+    for number, precision in enumerate(target.precision):
+        if not any(precision in backend.precisions for backend in backends):
+            known = sorted({name for backend in backends for name in backend.precisions} - {"float"})
+            fix = f"there are: {', '.join(known)}" if known else "leave it empty: precision: []"
+            yield problem(("precision", number), f"{' or '.join(target.runtime)} compiles no {precision}", fix)
+    for backend in backends:
+        if backend.depth(target) is None:
+            fix = "say how the device is reached: device: {access: {ssh: HOST}}, or local"
+            yield problem(("device", "access"), f"{backend.name} can do nothing without its device", fix)
+        try:
+            backend.options(target)
+        except (ConfigError, PlanError) as error:
+            at = ("device", "arch") if "arch" in error.fix + error.what else ("compile",)
+            yield problem(at, error.what, error.fix)
 
 
 def _on_sets(gates: Sequence[verdict.Gate], sets: Sequence[str]) -> tuple[verdict.Gate, ...]:

@@ -50,8 +50,13 @@ class Lines:
         measured, self._measured = self._measured, []
         if not measured:
             return []
-        numbers = (f"{m.metric} {wording.number(m.value, wording.unit_of(m.metric, m.unit))}" for m in measured)
-        return [wording.clean(f"{measured[0].step}: {measured[0].candidate}: {', '.join(numbers)}")]
+        return [wording.clean(f"{measured[0].step}: {measured[0].candidate}: {', '.join(map(_number, measured))}")]
+
+
+def _number(m: Measured) -> str:
+    value = wording.number(m.value, wording.unit_of(m.metric, m.unit))
+    label = "" if m.value is None else wording.METHOD_WORDS[m.method]
+    return f"{m.metric} {wording.Quantity(value, method=label)}"
 
 
 def writable(text: str, stream: TextIO) -> str:
