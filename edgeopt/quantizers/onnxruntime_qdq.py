@@ -44,12 +44,18 @@ class OnnxruntimeQdqParams(Params):
         per_channel: A weight scale for each output channel.
         reduce_range: Weights of 7 bits, within ±64, so that 16-bit sums of products cannot saturate.
         float_outputs: Leave the outputs of a final matrix product float.
+        tensors: Which activations: ``all`` that an operator with an integer kernel reads or writes, or ``inputs``: only
+            what operators with weights read. The latter is what TensorRT fuses: the result of a convolution then goes
+            through bias, addition and activation before it is rounded.
+        quantize_bias: Biases as int32 through DequantizeLinear, which TensorRT does not take.
     """
 
     activations: Literal["uint8", "int8"] = "uint8"
     per_channel: bool = True
     reduce_range: bool = True
     float_outputs: bool = True
+    tensors: Literal["all", "inputs"] = "all"
+    quantize_bias: bool = True
 
 
 class OnnxruntimeQdq:
@@ -149,6 +155,7 @@ def _quantize(
     from onnxruntime import quantization
 
     symmetric = params.activations == "int8"
+    weighted = sorted(_WEIGHTED) if params.tensors == "inputs" else None
     quantization.quantize_static(
         str(prepared),
         str(written),
@@ -159,8 +166,14 @@ def _quantize(
         weight_type=quantization.QuantType.QInt8,
         per_channel=params.per_channel,
         reduce_range=params.reduce_range,
+        op_types_to_quantize=weighted,
         nodes_to_exclude=sorted(keep_float),
-        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
+        extra_options={
+            "ActivationSymmetric": symmetric,
+            "WeightSymmetric": True,
+            "QuantizeBias": params.quantize_bias,
+            "OpTypesToExcludeOutputQuantization": weighted or [],
+        },
     )
 
 

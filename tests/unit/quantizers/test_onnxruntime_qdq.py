@@ -157,3 +157,33 @@ def test_it_says_nothing_by_itself_and_counts_the_samples(
     assert caplog.records == []
     assert seen == sorted(seen)
     assert seen[-1] == 40
+
+
+def test_only_what_weighted_operators_read_is_quantized(float_model: Path, tmp_path: Path) -> None:
+    """The residual reads what the next convolution reads; nothing is rounded between a convolution and its Relu."""
+    quantize(float_model, tmp_path, tensors="inputs")
+    model = onnx.load(tmp_path / "model.onnx")
+    assert {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"} == {"x", "b", "d", "h"}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    add = next(node for node in model.graph.node if node.name == "model/Add")
+    assert {producers[name].op_type for name in add.input} == {"DequantizeLinear", "Conv"}
+    assert all(layer.scales == layer.channels for layer in layers(float_model, tmp_path).values())
+
+
+def test_float_biases(float_model: Path, tmp_path: Path) -> None:
+    quantize(float_model, tmp_path, quantize_bias=False)
+    model = onnx.load(tmp_path / "model.onnx")
+    assert not any(tensor.data_type == onnx.TensorProto.INT32 for tensor in model.graph.initializer)
+    assert {"stem.bias", "head.bias"} <= {name for node in model.graph.node for name in node.input}
+
+
+def test_tensorrt_takes_symmetric_int8_with_float_biases(float_model: Path, tmp_path: Path) -> None:
+    from edgeopt.qdq import for_tensorrt, lint, refused
+
+    options = {"activations": "int8", "quantize_bias": False, "reduce_range": False, "tensors": "inputs"}
+    quantize(float_model, tmp_path / "a", **options)
+    assert {finding.rule for finding in refused(lint(onnx.load(tmp_path / "a" / "model.onnx")))} == {"uint8-moved"}
+    assert for_tensorrt(onnx.load(tmp_path / "a" / "model.onnx"), "")[1] == ()
+    quantize(float_model, tmp_path / "b")
+    rules = {finding.rule for finding in refused(lint(onnx.load(tmp_path / "b" / "model.onnx")))}
+    assert {"zero-point", "int32-bias"} <= rules
