@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, StageError
 from edgeopt.qdq import repairs
 from edgeopt.qdq.graph import Graph, graphs
 from edgeopt.qdq.rules import RULES, Hit, Rule
@@ -103,8 +103,31 @@ def refused(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def repair(model: Any) -> Repaired:
     """Mend what can be mended. ``model`` stays as it is; what a change does to the numbers is said with it."""
-    mended, changes = repairs.apply(model)
+    mended, changes = repairs.apply(model, [rule.id for rule in RULES])
     return Repaired(mended, changes, lint(mended))
+
+
+def for_tensorrt(model: Any, where: str) -> tuple[Any, tuple[str, ...]]:
+    """A model as TensorRT takes it, and what TensorRT reads otherwise than ONNX.
+
+    Nothing is mended but where the raw input is cast, which changes no number: what a user wrote stays as it is.
+
+    Raises:
+        StageError: It does not take the model; every place with its rule, and what to do.
+    """
+    ready, _ = repairs.apply(model, ["uint8-moved"])
+    findings = lint(ready)
+    if not (wrong := refused(findings)):
+        return ready, tuple(dict.fromkeys(str(finding) for finding in findings))
+    advice = dict.fromkeys(f"{finding.rule}: {finding.advice}" for finding in wrong)
+    mendable = sum(finding.repairable for finding in wrong)
+    if mendable:
+        advice[f"`edgeopt lint MODEL.onnx --fix MENDED.onnx` mends {mendable} of {len(wrong)}"] = None
+    raise StageError(
+        f"TensorRT does not take this model, in {len(wrong)} places:\n  " + "\n  ".join(map(str, wrong)),
+        where=where,
+        fix="; ".join(advice),
+    )
 
 
 def _finding(rule: Rule, graph: Graph, hit: Hit) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +14,10 @@ from edgeopt.qdq.rules import DEQUANTIZE, QUANTIZE, RULES, Hit
 
 #: A repair may uncover another, such as weights behind a Q that was folded; more rounds than this find nothing new.
 _ROUNDS = 4
-#: Operators that move elements of a constant and compute nothing.
-_FOLDABLE = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat")
+#: Operators that move the elements of one tensor.
+_MOVES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+#: Operators that move elements of constants and compute nothing.
+_FOLDABLE = (*_MOVES, "Concat")
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ def can(rule: str, graph: Graph, hit: Hit) -> bool:
     return rule in _PLANS and _PLANS[rule](graph, hit) is not None
 
 
-def apply(model: Any) -> tuple[Any, tuple[Change, ...]]:
-    """A mended copy of a ``ModelProto``, and the changes. Its inferred shapes are left out: types have changed."""
+def apply(model: Any, rules: Collection[str]) -> tuple[Any, tuple[Change, ...]]:
+    """A mended copy of a ``ModelProto``, and the changes. Its inferred shapes are left out: types have changed.
+
+    Args:
+        model: Stays as it is.
+        rules: Ids of the rules whose findings are mended.
+    """
     mended = type(model)()
     mended.CopyFrom(model)
     changes: list[Change] = []
@@ -57,7 +64,7 @@ def apply(model: Any) -> tuple[Any, tuple[Change, ...]]:
     for _ in range(_ROUNDS):
         before = len(changes)
         for view in views:
-            for rule in RULES:
+            for rule in [rule for rule in RULES if rule.id in rules]:
                 while (change := _one(view, rule.id, rule.check)) is not None:
                     changes.append(change)
                     view.index()
@@ -211,6 +218,33 @@ def _signed_weights(graph: Graph, hit: Hit) -> Edit | None:
         node.input[0] = _constant(graph, f"{name}_int8", values.astype(np.int8))
         steps = "" if exact else f", in steps up to {float(stretch.max()):.3g} times as wide"
         return f"{data.dtype} constant {name!r} is int8 with zero point 0{steps}", exact
+
+    return edit
+
+
+def _cast_first(graph: Graph, hit: Hit) -> Edit | None:
+    """A Cast to float32 right behind the input, where nothing but moves of elements lies before the next Cast."""
+    import onnx
+
+    name, moves, open_ = hit[1], [], [hit[1]]
+    while open_:
+        for reader in graph.consumers.get(open_.pop(), ()):
+            if reader.op_type == "Cast":
+                continue
+            if reader.op_type not in _MOVES or graph.outputs & {*reader.output}:
+                return None
+            moves.append(reader)
+            open_ += reader.output
+
+    def edit() -> tuple[str, bool]:
+        wide = graph.unused(f"{name}_float")
+        made = onnx.helper.make_node(
+            "Cast", [name], [wide], name=graph.unused(f"{name}/Cast"), to=onnx.TensorProto.FLOAT
+        )
+        for reader in moves:
+            reader.input[:] = [wide if each == name else each for each in reader.input]
+        graph.proto.node.insert(0, made)
+        return f"{name!r} is cast to float32 first", True
 
     return edit
 
@@ -401,6 +435,7 @@ _PLANS = MappingProxyType(
         "int32-bias": _plain,
         "uint8-weights": _signed_weights,
         "uint8-input": _plain,
+        "uint8-moved": _cast_first,
         "zero-point": _symmetric,
         "zero-point-left-empty": _shorter,
         "unsupported-type": _without_unsupported,

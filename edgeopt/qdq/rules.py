@@ -128,6 +128,14 @@ def _uint8_input(graph: Graph) -> Iterator[Hit]:
             yield node, node.input[0], "it reads uint8 that no QuantizeLinear wrote"
 
 
+def _uint8_moved(graph: Graph) -> Iterator[Hit]:
+    for name, value in graph.inputs.items():
+        if value.type.tensor_type.elem_type in _types("UINT8"):
+            for node in graph.consumers.get(name, ()):
+                if node.op_type not in ("Cast", DEQUANTIZE):
+                    yield node, name, f"{node.op_type} reads uint8, and only Cast may"
+
+
 def _int32(graph: Graph) -> Iterator[Hit]:
     for node in _qdq(graph):
         if node.op_type == DEQUANTIZE and graph.dtype(node.input[0]) in _types("INT32"):
@@ -351,6 +359,7 @@ RULES: tuple[Rule, ...] = (
     Rule("uint8-weights", "uint8 weights", "import", "quantize_static(weight_type=QInt8)", _uint8_weights),
     Rule("uint8-input", "uint8 read by DequantizeLinear", "import",
          "take uint8 inputs through Cast and Mul", _uint8_input),
+    Rule("uint8-moved", "an operator on a uint8 input", "import", "cast the input before anything else", _uint8_moved),
     Rule("zero-point", "a zero point that is not 0", "import", _SYMMETRIC, _zero_point),
     Rule("zero-point-not-constant", "a computed zero point", "build", "make the zero point an initializer of zeros",
          _zero_point_not_constant),

@@ -134,6 +134,18 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
         "uint8-input",
         lambda: alone(kind=TensorProto.UINT8)(lambda d, x: d.op("Relu", d.dq(x, 0.05, 12, "uint8"))),
     ),
+    "uint8 input, transposed before it is cast": (
+        "uint8-moved",
+        lambda: alone(1, 6, 6, 8, kind=TensorProto.UINT8)(
+            lambda d, x: d.qdq(d.op("Cast", d.op("Transpose", x, perm=[0, 3, 1, 2]), to=1), 2.0)
+        ),
+    ),
+    "uint8 input, pooled before it is cast": (
+        "uint8-moved",
+        lambda: alone(kind=TensorProto.UINT8)(
+            lambda d, x: d.qdq(d.op("Cast", d.op("MaxPool", x, kernel_shape=[2, 2]), to=1), 2.0)
+        ),
+    ),
     "int32 bias, one scale": (
         "int32-bias",
         lambda: conv(b=lambda d: d.dq(d.constant(d.integers("int32", 8)), 0.001, 0, "int32")),

@@ -15,6 +15,7 @@ from tests.unit.qdq import patterns
 
 #: Patterns that no change of the model can mend, because what is meant is not known.
 HOPELESS = {
+    "uint8 input, pooled before it is cast",
     "zero point is an input", "int16 input", "int16 output", "cast to uint8", "output_dtype uint8", "int32 quantized",
     "DQ without Q", "two DQ", "Q without DQ before a convolution", "int8 weights without DQ",
     "Q on one side of an addition", "Sigmoid of int8", "Softmax of int8", "global mean of int8",
