@@ -114,7 +114,9 @@ def dense(weight: Array, bias: Array) -> bytes:
 def convolutional(
     width: int = 16, *, batch: int = 1, hidden: int = 0, seed: int = 0, transposed: bool = False
 ) -> bytes:
-    """What the converter writes of a small network, with tidy names: uint8 (batch, 8, 8, 3) to float32 (batch, 4).
+    """What the converter writes of a small network, with tidy names.
+
+    Of uint8 (batch, 8, 8, 3), float32 (batch, 4).
 
     Preprocessing, convolution, depthwise convolution, 1x1 convolution, residual addition, mean and one or two fully
     connected layers.
