@@ -182,6 +182,12 @@ def tools_of(step: Step) -> tuple[str, ...]:
     return tuple(sorted({*stage.tools, *plugin_tools}))
 
 
+def asks_device(step: Step) -> bool:
+    """Whether the device's own toolkit does the work, so that its version there can change what the step gives."""
+    name = getattr(step.params, "runtime", None)
+    return bool(name and name != "torch" and registry.find("backends", name).own_toolkit)
+
+
 def plan(
     recipe: Path, overrides: Sequence[str] = (), only: Sequence[str] = (), waivers_file: Path | None = None
 ) -> Plan:
@@ -429,9 +435,9 @@ class _Candidates:
         """The float file that the runtime's toolkit starts from."""
         if self.backend.consumes & {"onnx", "onnx-qdq"}:
             return self.exported[torch_step]
-        return self.builder.add(
-            "convert", registry.find("stages", "convert").Params(), {"model": torch_step}, self.target
-        )
+        maker = "trace" if "torch-program" in self.backend.consumes else "convert"
+        params = registry.find("stages", maker).Params()
+        return self.builder.add(maker, params, {"model": torch_step}, self.target, f"{maker}:{torch_step}")
 
     def halved(self, torch_step: str) -> str:
         """The float16 one."""

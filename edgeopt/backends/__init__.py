@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from edgeopt import provenance
+from edgeopt import tools as environments
 from edgeopt.access import Agent
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import Artifact
@@ -152,6 +153,7 @@ class Backend:
         precisions: What it compiles. Without ``float`` a target's baseline is the float ONNX on this machine, which
             never ships.
         processor: Where its layers should run. A layer elsewhere is a fallback.
+        own_toolkit: The device's own toolkit compiles, so that its version there decides what comes out.
         without_device: How deep it goes where no device is at hand; ``None`` if it needs one.
         Options: Type of what a target's ``compile`` may say.
     """
@@ -163,6 +165,7 @@ class Backend:
     environment: ClassVar[str] = ""
     precisions: ClassVar[frozenset[str]] = frozenset({"float", "int8"})
     processor: ClassVar[str] = "CPU"
+    own_toolkit: ClassVar[bool] = False
     without_device: ClassVar[Depth | None] = None
     Options: ClassVar[type[Params]] = NoOptions
 
@@ -177,6 +180,10 @@ class Backend:
             ConfigError: An option or the architecture is unknown.
         """
         return self.parse(target)
+
+    def runs_on(self, options: Params) -> str:
+        """Where the layers should run with these options."""
+        return self.processor
 
     def parse(self, target: Target, **facts: Any) -> Params:
         """The target's ``compile`` as :attr:`Options`, with ``facts`` for what it leaves out.
@@ -211,19 +218,26 @@ class Backend:
 
     def probe(self) -> Availability:
         """Whether the toolkit is installed; imports nothing."""
-        return availability(self.tools)
+        return availability(self.tools, self.environment)
 
     def depth(self, target: Target) -> Depth | None:
         """How deep it goes for ``target`` once its toolkit is installed; ``None`` if not at all."""
         return self.without_device if target.device.access.none else "measure"
 
 
-def availability(tools: Sequence[str]) -> Availability:
-    """Whether all of ``tools`` are installed; the last one is the runtime itself."""
-    missing = tuple(tool for tool in tools if not provenance.tool_version(tool))
+def availability(tools: Sequence[str], environment: str = "") -> Availability:
+    """Whether all of ``tools`` are installed; the last is the runtime, unless that has an ``environment``."""
+    missing = [tool for tool in tools if not provenance.tool_version(tool)]
+    version = provenance.tool_version(tools[-1])
     extras = ",".join(sorted({provenance.EXTRAS.get(tool, tool) for tool in missing}))
-    fix = f"pip install 'edgeopt[{extras}]'" if missing else ""
-    return Availability(not missing, provenance.tool_version(tools[-1]), missing, fix)
+    fixes = [f"pip install 'edgeopt[{extras}]'"] if missing else []
+    if environment:
+        found = environments.status(environment)
+        toolkit, installed = found.tool.toolkit, found.state == "installed"
+        version = environments.versions(environment)[toolkit] if installed else ""
+        missing += [] if installed else [toolkit]
+        fixes += [] if installed else [f"edgeopt tools install {environment}"]
+    return Availability(not missing, version, tuple(missing), " && ".join(fixes))
 
 
 def entry(layer: Layer, name: str, source: Iterable[str]) -> dict[str, Any]:

@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt import provenance, tools
 from edgeopt.access import Built
 from edgeopt.agent.runtimes import Layer
 from edgeopt.agent.toolchains import rknn as toolchain
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Availability, Backend, Compiled, Depth, Figure, Request, Scheme, StandIn
+from edgeopt.backends import Backend, Compiled, Depth, Figure, Request, Scheme, StandIn
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
 from edgeopt.stage import Params
@@ -91,17 +90,6 @@ class Rknn(Backend):
         options = self.parse(target, platform=arch)
         assert isinstance(options, RknnOptions)
         return options
-
-    def probe(self) -> Availability:
-        """Whether the tool environment is installed."""
-        status = tools.status(self.environment)
-        toolkit = status.tool.toolkit
-        missing = () if status.state == "installed" else (toolkit,)
-        here = tuple(tool for tool in self.tools if not provenance.tool_version(tool))
-        version = "" if missing else tools.versions(self.environment)[toolkit]
-        fixes = [f"edgeopt tools install {self.environment}"] if missing else []
-        fixes += ["pip install 'edgeopt[torch]'"] if here else []
-        return Availability(not missing and not here, version, (*here, *missing), " && ".join(fixes))
 
     def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.rknn``; its log, its layers' errors and what the simulator runs lie aside.

@@ -44,8 +44,8 @@ class Quantize:
     name = "quantize"
     version = 1
     Params = QuantizeParams
-    accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"onnx", "tflite"})}
-    produces = frozenset({"onnx-qdq", "openvino-ir", "tflite-int8"})
+    accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"onnx", "tflite", "torch-program"})}
+    produces = frozenset({"onnx-qdq", "openvino-ir", "tflite-int8", "rknn-calibrated", "torch-program-int8"})
     tools: tuple[str, ...] = ()
     in_recipe = True
     on_device = False
