@@ -77,8 +77,7 @@ class AiEdge:
         """
         source = model.read_bytes()
         try:
-            with _quiet():
-                written = _quantize(source, samples, params, progress)
+            written = _by_package(source, samples, params, progress)
         except (ValueError, RuntimeError, NotImplementedError) as error:
             raise StageError(f"ai-edge-quantizer cannot quantize this model: {error}", where=self.name) from error
         quantized = tflite.load(written)
@@ -92,6 +91,12 @@ class AiEdge:
             notes += (f"{len(left)} operators compute in float: {', '.join(left)}",)
         meta = {"float_layers": [layer.name for layer in layers if not layer.quantized]}
         return QuantizerOutput(self.produces, meta, summary(layers, samples), notes)
+
+
+def _by_package(source: bytes, samples: Array, params: AiEdgeParams, progress: Progress) -> bytes:
+    """The file as the package writes it."""
+    with _quiet():
+        return _quantize(source, samples, params, progress)
 
 
 def _quantize(source: bytes, samples: Array, params: AiEdgeParams, progress: Progress) -> bytes:
@@ -110,8 +115,11 @@ def _quantize(source: bytes, samples: Array, params: AiEdgeParams, progress: Pro
     )
     update = qsv_utils.min_max_update if params.ranges == "minmax" else qsv_utils.moving_average_update
     calibration = calibrator.Calibrator(source, num_threads=1, qsv_update_func=update)
-    batches = _batches(samples, graph.inputs[0].shape[0], graph.inputs[0].name, progress)
-    calibration.calibrate({_SIGNATURE: batches}, recipe)
+    batch, name = graph.inputs[0].shape[0], graph.inputs[0].name
+    for start in range(0, len(samples), batch):
+        rows = np.minimum(np.arange(start, start + batch), len(samples) - 1)  # the last batch is filled up
+        calibration.calibrate({_SIGNATURE: [{name: np.ascontiguousarray(samples[rows])}]}, recipe)
+        progress(min(start + batch, len(samples)))
     ranges = calibration.get_model_qsvs()
     silent = sorted(name for name, range_ in ranges.items() if not np.any(range_["min"]) and not np.any(range_["max"]))
     if silent:
@@ -119,22 +127,6 @@ def _quantize(source: bytes, samples: Array, params: AiEdgeParams, progress: Pro
     _cover_raw_samples(graph, ranges)
     result = quantizer.Quantizer(source, recipe.get_quantization_recipe()).quantize(ranges)
     return bytes(result.quantized_model)
-
-
-def _batches(samples: Array, batch: int, name: str, progress: Progress) -> list[dict[str, Array]]:
-    """The samples in batches of the file's size, the last one filled up with the last sample."""
-
-    class Batches(list[dict[str, Array]]):
-        """Counted by the package before they are read, so that no generator will do."""
-
-        def __iter__(self) -> Iterator[dict[str, Array]]:
-            for done, one in enumerate(super().__iter__()):
-                yield one
-                progress(min((done + 1) * batch, len(samples)))
-
-    starts = range(0, len(samples), batch)
-    index = [np.minimum(np.arange(start, start + batch), len(samples) - 1) for start in starts]
-    return Batches({name: np.ascontiguousarray(samples[rows])} for rows in index)
 
 
 def _cover_raw_samples(graph: tflite_file.Graph, ranges: dict[str, Any]) -> None:
