@@ -24,6 +24,8 @@ NAMES = (
     "report_scale",
     "metrics",
     "verification",
+    "targets",
+    "access",
 )
 
 

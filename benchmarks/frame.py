@@ -45,10 +45,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: within five minutes or in full, and on which recipe."""
+    """How to run: within five minutes or in full, and on which recipe; what took long to make is kept in ``work``."""
 
     quick: bool
     data: Path
+    work: Path | None = None
 
 
 def main(name: str, summary: str, benchmark: Callable[[Options], Result]) -> None:
@@ -56,9 +57,12 @@ def main(name: str, summary: str, benchmark: Callable[[Options], Result]) -> Non
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: within five minutes on two cores")
     parser.add_argument("--data", type=Path, default=DIGITS, metavar="PATH", help="recipe (default: recipes/digits)")
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="keep there what takes long to make, such as weights"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     given = parser.parse_args()
-    result = benchmark(Options(given.quick, given.data.resolve()))
+    result = benchmark(Options(given.quick, given.data.resolve(), given.work and given.work.resolve()))
     print(text(name, result))
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
