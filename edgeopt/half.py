@@ -173,6 +173,7 @@ def rounded(model: Any) -> Any:
     del work.graph.node[:]
     del work.graph.value_info[:]
     work.graph.node.extend(nodes)
+    _drop_unused(work.graph, {value.name for value in work.graph.output})
     return work
 
 
@@ -234,7 +235,11 @@ def _rewrite(graph: Any, half: Collection[str], types: _Graph) -> None:
                 graph.node.append(
                     onnx.helper.make_node("Cast", [inner], [name], name=unused(f"{name}/Cast"), to=float32)
                 )
-    used = {name for node in graph.node for name in (*node.input, *_captured(node))} | types.outputs
+    _drop_unused(graph, types.outputs)
+
+
+def _drop_unused(graph: Any, outputs: Collection[str]) -> None:
+    used = {name for node in graph.node for name in (*node.input, *_captured(node))} | {*outputs}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
 

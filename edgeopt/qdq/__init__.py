@@ -130,6 +130,11 @@ def for_tensorrt(model: Any, where: str) -> tuple[Any, tuple[str, ...]]:
     )
 
 
+def modules(model: Any) -> dict[str, str]:
+    """The user's module of every named node, where the model says it."""
+    return {node.name: module for view in graphs(model) for node in view.nodes if (module := view.module(node))}
+
+
 def _finding(rule: Rule, graph: Graph, hit: Hit) -> Finding:
     node, tensor, why = hit
     return Finding(
