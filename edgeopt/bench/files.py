@@ -21,7 +21,6 @@ Arrays = list[npt.NDArray[Any]]
 _BATCHES = 16
 _MOST_BYTES = 32 * 2**20
 _NOT_YET = {
-    ".tflite": "LiteRT, which edgeopt cannot drive yet",
     ".engine": "TensorRT, which edgeopt cannot drive yet",
     ".plan": "TensorRT, which edgeopt cannot drive yet",
     ".hef": "the Hailo runtime, which edgeopt cannot drive yet",
@@ -47,7 +46,7 @@ class Artefact:
 
 
 def find(given: Sequence[Path], runtimes: Sequence[str]) -> list[Artefact]:
-    """The artefacts at the given places: ``.onnx``, OpenVINO ``.xml``, or folders of shipped artefacts.
+    """The artefacts at the given places: ``.onnx``, OpenVINO ``.xml``, ``.tflite``, or folders of shipped artefacts.
 
     Args:
         given: At least one; a place may be given twice.
@@ -82,13 +81,15 @@ def _artefact(name: str, path: Path, runtimes: Sequence[str]) -> Artefact:
     if path.suffix == ".onnx":
         runtime = next((r for r in ("onnxruntime", "openvino") if r in runtimes), "onnxruntime")
         return Artefact(name, runtime, path, (path,))
+    if path.suffix == ".tflite":
+        return Artefact(name, "litert", path, (path,))
     if path.suffix == ".xml":
         weights = path.with_suffix(".bin")
         return Artefact(name, "openvino", path, (path, weights) if weights.exists() else (path,))
     raise ConfigError(
         f"nothing here times a {path.suffix or 'nameless'} file",
         where=str(path),
-        fix="give .onnx files, OpenVINO .xml files, or folders of shipped artefacts",
+        fix="give .onnx, OpenVINO .xml or .tflite files, or folders of shipped artefacts",
     )
 
 

@@ -33,6 +33,11 @@ def test_the_runtime_follows_from_the_file_and_the_target(tmp_path: Path) -> Non
     assert [file.name for file in find(files, ["openvino"])[1].files] == ["b.xml", "b.bin"]
 
 
+def test_a_tflite_file_is_for_litert(tmp_path: Path) -> None:
+    (found,) = find(touched(tmp_path / "m.tflite"), ["onnxruntime"])
+    assert (found.runtime, found.files) == ("litert", (tmp_path / "m.tflite",))
+
+
 def test_names_are_unlike(tmp_path: Path) -> None:
     one, two = touched(tmp_path / "x" / "a.onnx", tmp_path / "y" / "a.onnx")
     assert [a.name for a in find([one, two], ["onnxruntime"])] == [str(one), str(two)]
@@ -42,7 +47,6 @@ def test_names_are_unlike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("m.tflite", "not available yet: a .tflite file needs LiteRT"),
         ("m.engine", "not available yet: a .engine file needs TensorRT"),
         ("m.pt", "nothing here times a .pt file"),
         ("m", "nothing here times a nameless file"),
