@@ -23,6 +23,7 @@ FLOORS = (
     {"flip", "tracking"},
     {"plan", "stages"},  # neither knows the other: the plan finds stages by name
     {"reading", "checkpoint", "quantizers", "console", "publish"},
+    {"doctor", "draft"},
     {"surgery", "backends", "verdict", "report"},
     {"training", "pruning", "compare", "waivers", "sessions", "parity"},
     {"device", "stage", "record", "bench_record", "metrics", "session", "footprint"},

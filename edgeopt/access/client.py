@@ -57,7 +57,7 @@ class Agent:
             version=reply["version"],
             python=reply["python"],
             pid=reply["pid"],
-            machine=Machine(**{**machine, "flags": tuple(machine["flags"]), "cpus": tuple(machine["cpus"])}),
+            machine=Machine(**{**machine, **{name: tuple(machine[name]) for name in ("flags", "cpus", "rails")}}),
             runtimes=reply["runtimes"],
             missing=reply["missing"],
         )

@@ -32,6 +32,7 @@ class Machine:
         virtualization: Hypervisor below; empty if there is no sign of one.
         gpu: Name and architecture of the first NVIDIA GPU, like ``Orin (sm_87)``; empty if there is none.
         power_mode: Of a Jetson, as ``nvpmodel`` names it.
+        rails: Power rails of a Jetson, as ``tegrastats`` names them.
     """
 
     cpu: str
@@ -47,6 +48,7 @@ class Machine:
     virtualization: str = ""
     gpu: str = ""
     power_mode: str = ""
+    rails: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.cpu}, {self.cores} cores, {self.memory_mib} MiB, {self.system}"

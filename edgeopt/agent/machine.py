@@ -38,6 +38,7 @@ def facts(root: Path = Path("/")) -> dict[str, Any]:
         "virtualization": _virtualization(root, features),
         "gpu": str(gpu.first() or ""),
         "power_mode": jetson.power_mode(),
+        "rails": list(board.rails_mw) if (board := jetson.read()) else [],
     }
 
 
