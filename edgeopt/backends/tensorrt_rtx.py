@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeopt import half, qdq
+from edgeopt.agent import AgentError
+from edgeopt.agent.engine_file import plan_version
 from edgeopt.agent.runtimes import Layer
 from edgeopt.agent.toolchains.tensorrt_rtx import ENGINE, SOURCE
 from edgeopt.artifact import ASIDE, Artifact
@@ -122,6 +124,7 @@ class TensorrtRtx(Backend):
         for name, content in built.files.items():
             (out / name).parent.mkdir(exist_ok=True)
             (out / name).write_bytes(content)
+        require_version(out / ENGINE, version)
         is_half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in ready.graph.initializer)
         stand_in = half.rounded(ready) if is_half else ready
         (out / _STAND_IN).write_bytes(stand_in.SerializeToString(deterministic=True))
@@ -148,6 +151,7 @@ class TensorrtRtx(Backend):
             ),
             facts={
                 "tensorrt-rtx": version,
+                "plan": plan_version(out / ENGINE)[1],
                 "arch": arch,
                 "gpu": ARCHITECTURES[arch],
                 "tf32": request.options.tf32,
@@ -158,6 +162,26 @@ class TensorrtRtx(Backend):
     def layer_map(self, layers: Sequence[Layer], compiled: Compiled) -> list[dict[str, Any]]:
         """As the builder lists them."""
         return [entry(layer, layer.name, layer.source) for layer in layers]
+
+
+def require_version(engine: Path, version: str) -> None:
+    """Stop at an engine that this version cannot run: one of TensorRT, or of another TensorRT-RTX.
+
+    Args:
+        engine: The file.
+        version: Of the library that is to run it, like ``1.7.1.116``.
+
+    Raises:
+        StageError: Both versions are named; or it is no engine.
+    """
+    try:
+        product, built = plan_version(engine)
+    except AgentError as error:
+        raise StageError(str(error), where="compile") from error
+    here = ".".join(version.split(".")[:3])
+    if (product, built) != (_NAME, here):
+        what = f"{engine.name} was built by {product} {built}, and this is {_NAME} {here}"
+        raise StageError(what, where="compile", fix="compile it again: an engine belongs to the version that built it")
 
 
 def fixed(file: Path, batch: int) -> Any:

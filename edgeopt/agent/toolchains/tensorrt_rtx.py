@@ -35,6 +35,7 @@ _SHORT = {
 _FLOATS = ("Float", "Half", "BFloat16")
 #: A generated kernel is named after what it fuses, four letters each. These move or convert elements only.
 _MOVES = frozenset({"Cast", "Tran", "Move", "Resh", "Conc", "Slic", "Copy"})
+_TURING_FIX = "TensorRT-RTX 1.7 multiplies matrices for sm_75 in float16 only: compile for sm_80 or newer"
 _STUB = "__myelin_CASK_STUB"
 
 
@@ -73,7 +74,8 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
         config.clear_flag(trt.BuilderFlag.TF32)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise AgentError(_failed("TensorRT-RTX cannot build this model", lines))
+        said = _failed("TensorRT-RTX cannot build this model", lines)
+        raise AgentError(said, fix=_TURING_FIX if "for Turing" in said else "")
     (out / ENGINE).write_bytes(bytes(engine))
     log = "\n".join(text for _, text in lines)
     listed = log[log.rfind("\nLayers:") + 1 :].partition("\n\n")[0] if "\nLayers:" in log else ""
