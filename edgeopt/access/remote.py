@@ -86,7 +86,7 @@ class Remote(Connection):
         keeper = self._kept()
         settings = [f"{name}={value}" for name, value in {"TMPDIR": keeper.temporary, **(env or {})}.items()]
         pinned = [",".join(map(str, cpus))] if cpus is not None else []
-        command = ["env", *settings, self._python, keeper.archive, *pinned]
+        command = ["env", *settings, self._python, keeper.agent, *pinned]
         argv = self._argv(shell_line(command), first=False)
         channel = process.spawn(argv, name=self.name, env=self._environment(), limit_s=limit_s, explain=self._explain)
 
@@ -216,8 +216,7 @@ class _Keeper:
     def __init__(self, channel: Channel, folder: str | None) -> None:
         self._channel = channel
         hello = channel.hello(_program(archive.content(), folder), limit_s=_CONNECT_LIMIT_S)
-        self.archive = f"{hello['folder']}/agent.pyz"
-        self.temporary = f"{hello['folder']}/tmp"
+        self.agent, self.temporary = str(hello["agent"]), str(hello["temporary"])
         self.boot = str(hello["boot"])
         self._placed: dict[str, str] = {}
         self._calling = threading.Lock()

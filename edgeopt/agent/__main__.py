@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from . import AgentError
 from .telemetry import silence
 
 
@@ -25,7 +26,10 @@ def main() -> None:
     if sys.argv[1:2] == ["keep"]:
         from .keeper import Keeper
 
-        Keeper(Path(sys.argv[2]), requests, replies).serve()
+        try:
+            Keeper(Path(sys.argv[2]), requests, replies).serve()
+        except AgentError as error:
+            sys.exit(str(error))
         return
     silence()
     if len(sys.argv) > 1:

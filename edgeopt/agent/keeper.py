@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import signal
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from .toolchains import checked
 #: A client that says nothing for so long is gone: a network that is cut does not say so.
 SILENCE_S = 120
 
+_ARCHIVE = "agent.pyz"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -36,6 +38,7 @@ class Keeper:
         self._requests = requests
         self._replies = replies
         self._lock = DeviceLock()
+        self._agent = folder / "agent"
         self._contents = folder / "contents"  # by digest
         self._verbs: dict[str, Verb] = {
             "alive": lambda header, tensors: ({}, ()),
@@ -51,16 +54,19 @@ class Keeper:
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, _leave)
         try:
+            with self._room(), zipfile.ZipFile(self._folder / _ARCHIVE) as archive:
+                archive.extractall(self._agent)  # so that Python need not compile it for every agent
             self._contents.mkdir()
             (self._folder / "tmp").mkdir()
             boot = text(Path("/proc/sys/kernel/random/boot_id")) or ""
+            places = {"agent": str(self._agent), "temporary": str(self._folder / "tmp")}
             verbs = {name: _heard(verb) for name, verb in self._verbs.items()}
             signal.alarm(SILENCE_S)
-            serve(self._requests, self._replies, verbs, folder=str(self._folder), boot=boot)
+            serve(self._requests, self._replies, verbs, **places, boot=boot)
         finally:
             for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
-            _end_agents_of(self._folder)
+            _end_agents_of(self._agent)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _missing(self, header: dict[str, Any], tensors: Arrays) -> Reply:
@@ -143,11 +149,10 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _end_agents_of(folder: Path) -> None:
-    """Kills the agents that run from the archive in ``folder``, and what they started; Linux only."""
-    archive = os.fsencode(folder / "agent.pyz")
+def _end_agents_of(program: Path) -> None:
+    """Kills the agents that run from there, and what they started; Linux only."""
     for process in Path("/proc").glob("[0-9]*"):
         pid = int(process.name)
         with suppress(OSError):
-            if pid != os.getpid() and archive in (process / "cmdline").read_bytes().split(b"\0"):
+            if os.fsencode(program) in (process / "cmdline").read_bytes().split(b"\0"):
                 (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)

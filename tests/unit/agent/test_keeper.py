@@ -37,7 +37,7 @@ def keep(work: Path) -> Channel:
 
 def test_contents_are_taken_once_and_laid_out(work: Path) -> None:
     channel = keep(work)
-    assert channel.hello()["folder"] == str(work)
+    assert channel.hello()["agent"].startswith(str(work))
     assert channel.call("missing", digests=[DIGEST]).header["missing"] == [DIGEST]
     channel.call("put", [DATA[:5]], digest=DIGEST, last=False)
     assert channel.call("missing", digests=[DIGEST]).header["missing"] == [DIGEST]
@@ -86,7 +86,7 @@ def test_a_client_that_falls_silent_is_gone(work: Path) -> None:
     )
     channel = spawn([sys.executable, "-c", script, str(work)], name="board", env={"PYTHONPATH": ":".join(sys.path)})
     channel.hello()
-    agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(work / "agent.pyz")])
+    agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(work / "agent")])
     assert channel.call("lock", who="me").header["holder"] is None
     deadline = time.monotonic() + 20
     while work.exists() and time.monotonic() < deadline:
