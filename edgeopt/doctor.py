@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from edgeopt import config, device, registry
+from edgeopt import config, device, registry, tools
 from edgeopt.access import Connection, Facts
 from edgeopt.backends import Backend, Depth
 from edgeopt.errors import EdgeoptError
@@ -24,10 +24,10 @@ LIMIT_S = 20.0
 #: Runtimes that people ask for and that edgeopt does not have, and why.
 NOT_AVAILABLE: Mapping[str, str] = MappingProxyType(
     {
-        "intel-npu": "OpenVINO's wheel holds the NPU plug-in, but no compiler that works without the NPU and its driver",
+        "intel-npu": "OpenVINO's wheel has the NPU plug-in, but no compiler that works without the NPU and its driver",
         "hailo": "Hailo's Dataflow Compiler is only for those who register with Hailo; no package index has it",
         "snpe": "Qualcomm's older SDK is only for those who register; the runtime `qnn` compiles for the same NPUs",
-        "edgetpu": "its compiler is a Debian package of Google's, no Python package; it takes .tflite files of `litert`",
+        "edgetpu": "its compiler is a Debian package of Google's, no Python package; it reads the files of `litert`",
         "executorch": "it runs beside torch 2.13, but edgeopt has no backend for it yet",
     }
 )
@@ -176,10 +176,12 @@ def _toolkit(runtime: str, profile: Target, reached: Reached) -> Toolkit:
     if not installed.installed:
         problem = Problem(f"{runtime} needs {', '.join(installed.missing)}", installed.fix)
         return Toolkit(runtime, installed.version, None, (problem,))
+    if (problem := _converter(backend)) is not None:
+        return Toolkit(runtime, installed.version, None, (problem,))
     try:
         backend.options(profile)
     except EdgeoptError as error:
-        return Toolkit(runtime, installed.version, None, (Problem(str(error).partition("\n")[0], error.fix),))
+        return Toolkit(runtime, installed.version, None, (Problem(error.what, error.fix),))
     depth = backend.depth(profile)
     if depth is None:
         problem = Problem(f"{runtime} does nothing without its device", "say in the target how it is reached")
@@ -192,6 +194,19 @@ def _toolkit(runtime: str, profile: Target, reached: Reached) -> Toolkit:
         )
         return Toolkit(runtime, installed.version, backend.without_device, (problem,))
     return Toolkit(runtime, installed.version, depth)
+
+
+def _converter(backend: Backend) -> Problem | None:
+    """What is missing of the way to what it compiles, which starts at PyTorch where it does not read ONNX."""
+    if any(kind.startswith("onnx") for kind in backend.consumes):
+        return None
+    name: str = registry.find("stages", "convert").environment
+    state = tools.status(name).state
+    if state == "installed":
+        return None
+    return Problem(
+        f"{backend.name} needs the tool environment {name}, which is {state}", f"edgeopt tools install {name}"
+    )
 
 
 def _there(backend: Backend, why: str) -> str:

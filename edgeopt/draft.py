@@ -28,7 +28,6 @@ def draft(name: str, access: Access, facts: Facts) -> str:
     Raises:
         StageError: The device has no runtime that could be timed.
     """
-    machine = facts.machine
     accelerators = [runtime for runtime in _OF_AN_ACCELERATOR if runtime in facts.runtimes and _has(runtime, facts)]
     runtimes = accelerators[:1] or [runtime for runtime in _OF_A_CPU if runtime in facts.runtimes]
     if not runtimes:
