@@ -26,6 +26,7 @@ NAMES = (
     "verification",
     "targets",
     "access",
+    "qdq_linter",
 )
 
 

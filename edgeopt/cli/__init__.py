@@ -10,7 +10,7 @@ import os
 import typer
 
 from edgeopt import __version__
-from edgeopt.cli import bench, cache, check, compare, compile_, inspect_, recipe, report, targets, tools
+from edgeopt.cli import bench, cache, check, compare, compile_, inspect_, lint, recipe, report, targets, tools
 
 app = typer.Typer(
     name="edgeopt",
@@ -29,6 +29,7 @@ app.command("bench", epilog="Example: edgeopt bench a.onnx b.onnx --target cpu-o
 app.command("compare", epilog="Example: edgeopt compare releases/1.2 build/digits --format markdown")(compare.compare)
 app.command("report", epilog="Example: edgeopt report build/digits")(report.report)
 app.command("inspect", epilog="Example: edgeopt inspect build/digits/cpu-openvino")(inspect_.inspect_command)
+app.command("lint", epilog="Example: edgeopt lint model.onnx --fix mended.onnx")(lint.lint)
 app.add_typer(targets.app, name="targets")
 app.add_typer(targets.app, name="target", hidden=True)
 app.add_typer(recipe.app, name="recipe")
