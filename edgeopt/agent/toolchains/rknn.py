@@ -3,6 +3,9 @@
 The toolkit prints from C what it decides for each layer, returns a status where another library would raise, and may
 end the whole process for a data type that it does not know. So it works in a process of its own, whose output is kept
 and read.
+
+It writes memory that it never set into the gaps of the model: addresses, and what was freed before. In that process
+fresh memory is zero and addresses are the same each time, so that equal models become equal files.
 """
 
 from __future__ import annotations
@@ -28,6 +31,13 @@ ONNX, CALIBRATION = "model.onnx", "calibration.npy"
 MODEL, LOG, ERRORS = "model.rknn", "build.log", "layer_errors.txt"
 
 _LAST_LINES = 12
+#: Replaces itself by its arguments, with address space randomisation off (personality(2), ADDR_NO_RANDOMIZE). Where a
+#: container forbids that, it goes on with it.
+_SAME_ADDRESSES = (
+    "import ctypes, os, sys; ctypes.CDLL(None).personality(0x0040000); os.execv(sys.argv[1], sys.argv[1:])"
+)
+#: Fills fresh memory with the complement, zero (mallopt(3), M_PERTURB), and makes the order of sets the same.
+_SAME_MEMORY = {"MALLOC_PERTURB_": "255", "PYTHONHASHSEED": "0"}
 _PRECISIONS = {"INT8": "i8", "UINT8": "u8", "INT16": "i16", "FLOAT16": "f16", "FLOAT32": "f32", "BFLOAT16": "bf16"}
 #: ID, OpType, DataType, Target, InputShape, OutputShape, Cycles(DDR/NPU/Total), RW(KB), FullName
 _ROW = re.compile(
@@ -58,11 +68,11 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
     """
     report("building" if CALIBRATION not in files else "calibrating and building")
     source = Path(__file__).parents[__name__.count(".")]
-    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONWARNINGS": "ignore", **_SAME_MEMORY}
     with tempfile.TemporaryDirectory() as scratch:
         task = {"files": {name: str(file) for name, file in files.items()}, "options": options, "out": str(out)}
         done = subprocess.run(
-            [sys.executable, "-m", __name__, json.dumps(task)],
+            [sys.executable, "-c", _SAME_ADDRESSES, sys.executable, "-m", __name__, json.dumps(task)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             cwd=scratch, env=environment, check=False,
         )  # fmt: skip
