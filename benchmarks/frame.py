@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "recipes" / "digits"
-_TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "nncf", "numpy", "typer")
+_TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "nncf", "numpy", "tensorrt-rtx", "typer")
 
 Row = Mapping[str, str | float | int | None]
 
