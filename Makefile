@@ -19,6 +19,7 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 edgeopt/agent  # boards have older Pythons
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks

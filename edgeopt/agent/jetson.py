@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Self
 
 from . import AgentError
 
@@ -131,7 +130,7 @@ class Meter:
         )
         threading.Thread(target=self._follow, daemon=True).start()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class Saturated:
         self._window_ns = round(seconds * 1e9)
         self._callers = {name: ThreadPoolExecutor(len(model.lanes)) for name, model in models.items()}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Saturated:
         return self
 
     def __exit__(
