@@ -113,7 +113,9 @@ def test_only_the_console_draws(name):
         assert "rich" not in {other.partition(".")[0] for other in imports(name)}
 
 
-@pytest.mark.parametrize("name", ["edgeopt.engine", "edgeopt.contest", *(name for name in FILES if unit(name) == "plan")])
+@pytest.mark.parametrize(
+    "name", ["edgeopt.engine", "edgeopt.contest", *(name for name in FILES if unit(name) == "plan")]
+)
 def test_plan_and_engine_name_no_plugin(name):
     """They find stages and the others by name, so that a new one is one file."""
     assert not {unit(other) for other in imports(name)} & {"stages", "backends", "quantizers", "pruning"}
