@@ -23,7 +23,7 @@ from edgeopt.device import connect as reach
 from edgeopt.errors import ConfigError, EdgeoptError, StageError, StoreError
 from edgeopt.events import Sink
 from edgeopt.measure import Measurement
-from edgeopt.plan import Candidate, Plan, Step, TargetPlan, environments_of, tools_of
+from edgeopt.plan import Candidate, Plan, Step, TargetPlan, asks_device, environments_of, tools_of
 from edgeopt.publish import Samples
 from edgeopt.record import (
     SCHEMA,
@@ -215,7 +215,7 @@ class _Run:
                 **provenance.tool_versions(tools_of(step)),
                 **{f"environment {name}": tools.digest(name) for name in environments_of(step)},
             },
-            "device": self._fingerprint(step.device) if step.device else None,
+            "device": self._fingerprint(step, step.device) if step.device else None,
         }
 
     def _why(self, slot: str, fields: Mapping[str, Any]) -> str:
@@ -290,12 +290,15 @@ class _Run:
             self._connections[device] = self.connect(device)
         return self._connections[device]
 
-    def _fingerprint(self, device: Device) -> dict[str, Any]:
-        """What of a device decides which kernels run there."""
-        facts = _this_machine()
-        if device.access != Access():
-            facts = asdict(self._connection(device).facts().machine)
-        return {"cpu": facts["cpu"], "flags": list(facts["flags"]), **device.model_dump(mode="json")}
+    def _fingerprint(self, step: Step, device: Device) -> dict[str, Any]:
+        """What of a device decides which kernels run there: its processors, and the runtime that it has."""
+        facts, runtime = _this_machine(), {}
+        if device.access != Access() or asks_device(step):
+            told = self._connection(device).facts()
+            name = getattr(step.params, "runtime", "")
+            facts, runtime = asdict(told.machine), {"runtime": told.runtimes.get(name, "")}
+        gpu = {"gpu": facts["gpu"]} if facts["gpu"] else {}
+        return {"cpu": facts["cpu"], "flags": list(facts["flags"]), **gpu, **runtime, **device.model_dump(mode="json")}
 
     @contextlib.contextmanager
     def agents(self) -> Iterator[None]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,8 @@ T = TypeVar("T")
 _WINDOWS = 3
 
 
-class Block(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Block(Generic[T]):
     """A series that a tool ran.
 
     Attributes:

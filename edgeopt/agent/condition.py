@@ -44,7 +44,7 @@ class Condition:
         cpus: CPUs of the machine that are online.
         busy_s: CPU seconds of all processes since the machine started.
         steal_s: CPU seconds that the hypervisor gave to others since then.
-        own_s: CPU seconds of this process.
+        own_s: CPU seconds of this process, and of the tools that it ran and that have ended.
         waiting_s: Seconds for which threads of this process were ready to run and waited for a CPU.
         involuntary_switches: How often this process was put aside.
         pressure_s: Seconds in which anything on the machine waited for a CPU.
@@ -98,7 +98,7 @@ def read(root: Path = Path("/")) -> Condition:
         cpus=count,
         busy_s=busy_s,
         steal_s=steal_s,
-        own_s=time.process_time(),
+        own_s=time.process_time() + _children_s(),
         waiting_s=_waiting_s(root),
         involuntary_switches=_involuntary_switches(),
         pressure_s=_pressure_s(root),
@@ -234,6 +234,11 @@ def _throttle_events(cpus: Sequence[Path]) -> int | None:
     counts = [text(cpu / f"thermal_throttle/{kind}_throttle_count") for cpu in cpus for kind in ("core", "package")]
     known = [int(count) for count in counts if count]
     return sum(known) if known else None
+
+
+def _children_s() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 def _over_current_events(root: Path) -> int | None:

@@ -100,6 +100,8 @@ def _configure(trt: ModuleType, config: Any, kind: str, typing: str, options: Ma
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options["workspace_mib"] << 20)
     if options["optimization_level"] is not None:
         config.builder_optimization_level = options["optimization_level"]
+    if not options["tf32"]:
+        config.clear_flag(trt.BuilderFlag.TF32)
     for name in flags.precision(kind) if typing == "weak" else ():
         _set(trt, config, name.removeprefix("--").upper())
     if options["dla_core"] is not None:

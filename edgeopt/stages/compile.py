@@ -117,7 +117,7 @@ class Compile:
         notes = compiled.notes
         if layers and "float" in inputs:
             counted = macs.per_node(inputs["float"].path("model.onnx").read_bytes(), batch)
-            placed = placement.of(layers, counted, backend.processor, asked=params.precision)
+            placed = placement.of(layers, counted, backend.runs_on(options), asked=params.precision)
             meta["placed"], notes = placed.to_json(), (*notes, *placed.notes())
         where = Counter(f"{layer['device']} {layer['precision']}" for layer in layers)
         listed = ", ".join(f"{count} on {place}" for place, count in where.most_common())

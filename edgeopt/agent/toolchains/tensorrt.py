@@ -29,8 +29,8 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
         files: ``model.onnx``, with static shapes.
         options: ``kind`` (``float``, ``fp16``, ``int8``), ``arch`` (what the GPU must be; empty for any), ``tool``
             (``auto``, ``python``, ``trtexec``), ``typing`` (``auto``, ``strong``, ``weak``), ``workspace_mib``,
-            ``optimization_level``, ``dla_core``, ``gpu_fallback``; ``inputs`` and ``outputs`` of the ONNX as fields of
-            :class:`edgeopt.agent.runtimes.Port`.
+            ``optimization_level``, ``tf32``, ``dla_core``, ``gpu_fallback``; ``inputs`` and ``outputs`` of the ONNX as
+            fields of :class:`edgeopt.agent.runtimes.Port`.
         out: Folder to write to.
 
     Returns:

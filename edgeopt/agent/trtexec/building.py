@@ -54,7 +54,8 @@ def build(
         plan: Where the engine goes.
         kind: ``float``, ``fp16`` or ``int8``: what the ONNX holds.
         typing: ``strong`` or ``weak``.
-        options: ``workspace_mib``, ``optimization_level``, ``dla_core``, ``gpu_fallback``; None where TensorRT decides.
+        options: ``workspace_mib``, ``optimization_level``, ``tf32``, ``dla_core``, ``gpu_fallback``; None where
+            TensorRT decides.
         timing_cache: Read and written.
         aside: Folder for the log and the exported files.
         told: Called with the lines of the log that say how far it is.
@@ -129,7 +130,8 @@ def placed(layers: tuple[Layer, ...], said: str) -> tuple[Layer, ...]:
 def _pools(options: Mapping[str, Any]) -> list[str]:
     pools = [f"--memPoolSize=workspace:{options['workspace_mib']}"] if options["workspace_mib"] else []
     level = options["optimization_level"]
-    return [*pools, *([f"--builderOptimizationLevel={level}"] if level is not None else [])]
+    levels = [f"--builderOptimizationLevel={level}"] if level is not None else []
+    return [*pools, *levels, *([] if options["tf32"] else ["--noTF32"])]
 
 
 def _typed(tool: Tool, kind: str, typing: str) -> list[str]:

@@ -46,6 +46,7 @@ FLAGS = (
     Flag("--timingCacheFile", _FIRST, _NEVER, "measured kernel times, read and written: later builds are fast"),
     Flag("--memPoolSize", _FIRST, _NEVER, "workspace:N in MiB; it replaced --workspace, which 10.0 removed"),
     Flag("--builderOptimizationLevel", _FIRST, _NEVER, "0 to 5; the default is 3"),
+    Flag("--noTF32", _FIRST, _NEVER, "no rounding of float32 products to 10 bits of mantissa, which is the default"),
     Flag("--warmUp", _FIRST, _NEVER, "ms before timing"),
     Flag("--duration", _FIRST, _NEVER, "seconds of timing, at least"),
     Flag("--iterations", _FIRST, _NEVER, "timed runs, at least"),
