@@ -5,6 +5,7 @@ Devices are asked at the same time, and none for longer than a limit.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from edgeopt import config, device, registry, tools
 from edgeopt.access import Connection, Facts
 from edgeopt.backends import Backend, Depth
-from edgeopt.errors import EdgeoptError
+from edgeopt.errors import EdgeoptError, StageError
 from edgeopt.target import Access, Device, Target
 
 #: From the least.
@@ -40,6 +41,7 @@ _ALSO = MappingProxyType(
         "qualcomm-snpe": "snpe",
     }
 )
+_ABSENT = re.compile(r"ModuleNotFoundError: No module named '(\w+)'")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 
@@ -245,14 +247,30 @@ def _ask_all(
     return {access: answers.get(access) or _late(access, limit_s) for access in devices}
 
 
+def facts(one: Device, connect: Callable[[Device], Connection] = device.connect, limit_s: float = LIMIT_S) -> Facts:
+    """What a device says of itself.
+
+    Raises:
+        EdgeoptError: It is not reached, or its Python lacks what the agent needs.
+    """
+    try:
+        with connect(one) as connection, connection.start(limit_s=limit_s) as agent:
+            return agent.probe(limit_s=limit_s)
+    except StageError as error:
+        if absent := _ABSENT.search(error.what):
+            python = one.access.python or "python3"
+            what, fix = f"its Python has no {absent[1]}", f"on the device: {python} -m pip install {absent[1]}"
+            raise StageError(what, where=str(one.access), fix=fix) from error
+        raise
+
+
 def _ask(one: Device, limit_s: float, connect: Callable[[Device], Connection]) -> Reached:
     access = str(one.access)
     try:
-        with connect(one) as connection, connection.start(limit_s=limit_s) as agent:
-            facts = agent.probe(limit_s=limit_s)
+        found = facts(one, connect, limit_s)
     except EdgeoptError as error:
         return Reached(access, True, problem=Problem(f"{error.where or access}: {error.what}", error.fix))
-    return Reached(access, True, str(facts.machine), facts=facts)
+    return Reached(access, True, str(found.machine), facts=found)
 
 
 def _late(access: Access, limit_s: float) -> Reached:

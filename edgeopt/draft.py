@@ -42,7 +42,8 @@ def _lines(name: str, access: Access, facts: Facts, runtimes: list[str], kind: s
     machine = facts.machine
     what = machine.gpu if kind == "gpu" else machine.cpu
     yield f"# {machine}".replace("\n", " ")
-    yield f"# Found there: {', '.join(f'{runtime} {version}' for runtime, version in facts.runtimes.items())}."
+    versions = (f"{runtime} {version.partition('-')[0]}" for runtime, version in facts.runtimes.items())
+    yield f"# Found there: {', '.join(versions)}."
     yield "target: 1"
     yield f"name: {name}"
     yield f"description: {json.dumps(f'{what}, {access}', ensure_ascii=False)}"

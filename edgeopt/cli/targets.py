@@ -77,15 +77,14 @@ def init(
     folder: Path = typer.Option(Path("targets"), "--folder", help="Where the file is written."),
 ) -> None:
     """Write a target for a device, from what it says of itself. Without options, for this machine."""
-    from edgeopt import device, draft
+    from edgeopt import doctor, draft
 
     given = {key: value for key, value in {"ssh": ssh, "adb": adb, "python": python}.items() if value}
     asked = _device(name, given)
     file = folder / f"{name}.yaml"
     if file.exists():
         raise ConfigError(f"{file} is there already", fix="choose another name, or remove the file")
-    with device.connect(asked) as connection:
-        text = draft.draft(name, asked.access, connection.facts())
+    text = draft.draft(name, asked.access, doctor.facts(asked))
     folder.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as stream:
         stream.write(text)
