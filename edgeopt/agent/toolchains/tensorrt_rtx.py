@@ -23,7 +23,7 @@ _BYTES = re.compile(r"Total (Weights|Activation) Memory: (\d+) bytes")
 _LAYER = re.compile(
     r"^Name: (?P<name>.+?), LayerType: (?P<op>[^,]+), Inputs: \[(?P<inputs>.*?)\],"
     r"(?: Constants: \[(?P<constants>.*?)\],)? Outputs: \[(?P<outputs>.*?)\],.*?"
-    r"(?:TacticName: (?P<tactic>.*?), )?StreamId: \d+(?:, Metadata: (?P<metadata>.*))?$"
+    r"(?:TacticName: (?P<tactic>.*?), )?StreamId: \d+(?:, \w+Id: \d+)*(?:, Metadata: (?P<metadata>.*))?$"
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -35,6 +35,8 @@ _SHORT = {
 _FLOATS = ("Float", "Half", "BFloat16")
 #: A generated kernel is named after what it fuses, four letters each. These move or convert elements only.
 _MOVES = frozenset({"Cast", "Tran", "Move", "Resh", "Conc", "Slic", "Copy"})
+#: Lines that are no operations: one stream of kernels waits for another.
+_SYNCHRONIZATION = ("signal", "wait")
 _TURING_FIX = "TensorRT-RTX 1.7 multiplies matrices for sm_75 in float16 only: compile for sm_80 or newer"
 _STUB = "__myelin_CASK_STUB"
 
@@ -140,6 +142,8 @@ def layers(listed: str) -> Iterator[dict[str, Any]]:
             continue
         if (match := _LAYER.match(line)) is None:
             raise AgentError(f"this version lists its layers in a form that edgeopt does not know: {line[:120]}")
+        if match["op"] in _SYNCHRONIZATION:
+            continue
         tactic = match["tactic"] or ""
         generated = re.fullmatch(r"__myl_(\w+?)(_0x[0-9a-f]+)?", tactic)
         parts = re.findall("[A-Z][a-z0-9]{3}", generated[1]) if generated else []

@@ -287,6 +287,11 @@ def test_a_line_of_the_builders_list(
     assert (layer["name"], layer["source"]) == ("l, 1", ["n/Conv", "o, p/Relu"])
 
 
+def test_waiting_is_no_layer() -> None:
+    line = "Name: s, LayerType: signal, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, EventId: 1"
+    assert list(toolchain.layers(f"Layers:\n{line}\n{line.replace('signal', 'wait')}\n")) == []
+
+
 def test_a_list_of_another_form_is_an_error_and_no_empty_map() -> None:
     with pytest.raises(AgentError, match="in a form that edgeopt does not know"):
         list(toolchain.layers("Name: x, Kind: y"))
