@@ -65,11 +65,11 @@ class Sshd:
         self.trust()
         self.write_config(self.port)
 
-    def write_config(self, port: int, key: str = "key") -> None:
-        """Of the client. It tries to weaken what must not be weakened."""
+    def write_config(self, port: int, key: str = "key", device: str = "") -> None:
+        """Of the client, with further lines for the device. It tries to weaken what must not be weakened."""
         self.config.write_text(
             f"""
-            Host {HOST}
+            Host *
                 HostName 127.0.0.1
                 Port {port}
                 User {getpass.getuser()}
@@ -78,7 +78,11 @@ class Sshd:
                 IdentityAgent none
                 UserKnownHostsFile {self.known_hosts}
                 GlobalKnownHostsFile none
+            Host jump
+                HostKeyAlias jump
+            Host {HOST}
                 HostKeyAlias {HOST}
+                {device}
                 StrictHostKeyChecking no
                 NoHostAuthenticationForLocalhost yes
                 RemoteCommand echo never

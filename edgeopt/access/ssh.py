@@ -41,7 +41,7 @@ _TROUBLES = {
         "if you know why, forget the old key with `ssh-keygen -R NAME`, then connect by hand once: `ssh {host}`",
     ),
     "Host key verification failed": Trouble(
-        "the host key of the device is not known",
+        "the host key of the device, or of one on the way, is not known",
         "connect by hand once and compare the fingerprint with the device's: `ssh {host}`",
     ),
     "Permission denied": Trouble(

@@ -6,6 +6,7 @@ It stands alone, and runs from Python 3.7, so that it can tell an older one what
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -26,6 +27,8 @@ def main(size: int, sha256: str, folder: str | None) -> None:
     if sys.version_info < _OLDEST:
         have, want = (".".join(map(str, version[:2])) for version in (sys.version_info, _OLDEST))
         sys.exit(f"the device's Python is {have}; the agent needs {want} or newer")
+    if importlib.util.find_spec("numpy") is None:
+        sys.exit(f"the device's Python, {sys.executable}, has no numpy")
     if hashlib.sha256(archive).hexdigest() != sha256:
         sys.exit(f"the agent did not arrive whole: {len(archive)} of {size} bytes, or damaged ones")
     try:

@@ -17,7 +17,7 @@ import pytest
 from edgeopt.access import Agent, Limits, remote
 from edgeopt.access.connection import Local
 from edgeopt.errors import StageError
-from tests.sshd import Link, Sshd
+from tests.sshd import HOST, Link, Sshd
 from tests.unit.access.test_local import gone
 
 X = [np.array([-1.5, 2.5], np.float32)]
@@ -131,12 +131,26 @@ def test_a_noisy_login_does_not_matter(sshd: Sshd, model: Path) -> None:
         infers(agent, model)
 
 
+def test_the_way_there_is_that_of_the_configuration(sshd: Sshd, model: Path) -> None:
+    sshd.write_config(sshd.port, device="ProxyJump jump")
+    known = sshd.known_hosts.read_text()
+    sshd.known_hosts.write_text(known + known.replace(HOST, "jump", 1))
+    with sshd.connect() as device, device.start() as agent:
+        infers(agent, model)
+    sshd.known_hosts.write_text(known)  # that of the device, not that of the jump host
+    with sshd.connect() as device, pytest.raises(StageError, match="or of one on the way, is not known"):
+        device.facts()
+
+
 # Keys
 
 
 def test_an_unknown_host_key_is_refused(sshd: Sshd) -> None:
     sshd.known_hosts.write_text("")
-    with sshd.connect() as device, pytest.raises(StageError, match="the host key of the device is not known") as caught:
+    with (
+        sshd.connect() as device,
+        pytest.raises(StageError, match=r"the host key of the device, .*, is not known") as caught,
+    ):
         device.facts()
     assert "ssh device" in caught.value.fix
     assert caught.value.where == "ssh device"
@@ -292,6 +306,16 @@ def test_a_python_that_is_not_there(sshd: Sshd) -> None:
     ):
         device.facts()
     assert "device.access.python" in no.value.fix
+
+
+def test_a_python_without_numpy(sshd: Sshd, tmp_path: Path) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # without its packages
+    bare.chmod(0o755)
+    with sshd.connect(python=str(bare)) as device, pytest.raises(StageError, match="has no numpy") as caught:
+        device.facts()
+    assert caught.value.fix == f"install numpy for {bare} there"
+    assert not list(sshd.work.iterdir())
 
 
 def test_an_agent_of_another_version_is_refused(sshd: Sshd, tmp_path: Path) -> None:
