@@ -81,7 +81,7 @@ def test_a_client_that_falls_silent_is_gone(work: Path) -> None:
     """The alarm, for real, in a process of its own: it blocks in reading."""
     script = (
         "import sys; from pathlib import Path; from edgeopt.agent import keeper\n"
-        "keeper.SILENCE_S = 1\n"
+        "keeper.SILENCE_S = 2\n"
         "keeper.Keeper(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer).serve()\n"
     )
     channel = spawn([sys.executable, "-c", script, str(work)], name="board", env={"PYTHONPATH": ":".join(sys.path)})
