@@ -35,7 +35,8 @@ def quick_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([folder / "pattern/bin/python", "-m", "pip", "uninstall", "-y", "-q", "setuptools"], check=True)
     script = folder / "python"
     pattern, real = shlex.quote(str(folder / "pattern")), shlex.quote(sys.executable)
-    script.write_text(f'#!/bin/sh\nif [ "$2" = venv ]; then exec cp -rl {pattern} "$3"; fi\nexec {real} "$@"\n')
+    copy = f'cp -rl {pattern} "$3" 2>/dev/null || {{ rm -rf "$3"; exec cp -r {pattern} "$3"; }}'
+    script.write_text(f'#!/bin/sh\nif [ "$2" = venv ]; then {copy}; exit; fi\nexec {real} "$@"\n')
     script.chmod(0o755)
     return script
 

@@ -20,8 +20,7 @@ from tests.tool_locks import Shelf
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def test_an_environment_from_nothing_to_its_removal(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "interpreter", lambda tool: Path(sys.executable))  # with a real `-m venv`
+def test_an_environment_from_nothing_to_its_removal(shelf: Shelf) -> None:
     shelf.tool("a", [shelf.wheel("tiny", code="x = 41 + 1")])
     with pytest.raises(MissingBackend, match="edgeopt tools install a"):
         tools.python("a")
