@@ -187,3 +187,97 @@ def test_unlike_comparisons_of_one_name_are_told_where_they_stand(folder: Path) 
 def test_a_metric_that_would_be_misread_is_told_where_it_stands(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.yaml:\d+:\d+: it would be called 'apcer:print \[A4\]'"):
         verifying(folder, "[top1, {apcer: {attack: 'print [A4]'}}]", "{top1: {min: 0.9}}")
+
+
+def on(folder: Path, text: str) -> Plan:
+    """The plan for one more target, alone."""
+    (folder / "targets" / "other.yaml").write_text(f"target: 1\nname: other\n{text}\n")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("targets:\n", "targets:\n  - other\n"))
+    return plan(folder, only=["other"])
+
+
+def test_a_toolkit_that_compiles_no_float_network_is_compared_with_the_float_onnx(folder: Path) -> None:
+    made = on(folder, "runtime: ethos-u\ndevice: {kind: npu, access: none, arch: ethos-u55-128}")
+    reference, int8 = made.targets["other"].candidates
+    assert (reference.id, reference.rank, reference.ships, reference.parity) == ("ethos-u-reference", 0, False, "")
+    assert (int8.precision, int8.ships) == ("int8", True)
+    assert reference.compiled == "export:trained"
+    steps = {step.id: step for step in made.steps}
+    assert steps[int8.compiled].inputs == {"model": "quantize:ethos-u", "float": "export"}
+    assert steps["quantize:ethos-u"].inputs == {"model": "convert:distill"}
+    assert steps["convert:distill"].inputs == steps["export"].inputs
+    assert steps[int8.parity].inputs["reference"] == "evaluate:export:evaluate"
+    assert steps[int8.parity].inputs["outputs"] == steps[int8.evaluate].inputs["outputs"]
+    assert steps[int8.evaluate].inputs["baseline"] == steps[reference.evaluate].inputs["outputs"]
+
+
+def test_nothing_asks_a_device_that_is_not_at_hand(folder: Path) -> None:
+    made = on(folder, "runtime: litert\ndevice: {access: none}")
+    assert {str(step.device.access) for step in made.steps if step.device} == {"local"}
+    compiled = [step for step in made.steps if step.stage == "compile"]
+    assert compiled
+    assert all(step.params.model_dump()["at_hand"] is False for step in compiled)
+
+
+def test_only_what_is_compiled_runs_on_the_device(folder: Path) -> None:
+    made = on(folder, "runtime: onnxruntime\ndevice: {access: {ssh: board}}")
+    there = {step.id for step in made.steps if step.device and step.device.access.ssh}
+    assert there == {
+        step.id
+        for step in made.steps
+        if step.stage == "compile" or (step.stage == "evaluate" and step.inputs["model"].startswith("compile:"))
+    }
+
+
+def test_half_precision_is_a_candidate_where_the_target_asks_for_it(folder: Path) -> None:
+    text = "runtime: tensorrt-rtx\ndevice: {kind: gpu, access: none, arch: sm_86}\nprecision: [int8, fp16]"
+    made = on(folder, text)
+    assert [(c.precision, c.rank) for c in made.targets["other"].candidates] == [
+        ("float", 0),
+        ("float", 1),
+        ("fp16", 2),
+        ("int8", 3),
+    ]
+    steps = {step.id: step for step in made.steps}
+    assert steps["cast:fp16"].inputs == {"model": "export"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runtime: onnxruntime\nprecision: [fp16]", r"other.yaml:4:13: onnxruntime compiles no fp16 .there are: int8"),
+        ("runtime: onnxruntime\ndevice: {access: none}", r"other.yaml:4:18: onnxruntime can do nothing without its"),
+        ("runtime: tensort", r"other.yaml:3:10: unknown backend 'tensort' .did you mean 'tensorrt'"),
+        ("runtime: openvino\ncompile: {fast: true}", r"other.yaml:4:10: openvino has no option 'fast'"),
+        ("runtime: openvino\ncompile: {openvino: 3}", r"other.yaml:4:10: openvino: expected options, got 3"),
+        (
+            "runtime: ethos-u\ndevice: {access: none, arch: ethos-u55-129}",
+            r"other.yaml:4:30: .*ethos-u55-129.*did you mean 'ethos-u55-128'",
+        ),
+    ],
+)
+def test_a_target_that_asks_for_what_its_runtime_cannot(folder: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        on(folder, text)
+
+
+def test_half_precision_of_one_of_two_runtimes(folder: Path) -> None:
+    text = "runtime: [onnxruntime, tensorrt]\ndevice: {access: {ssh: board}, arch: sm_87}\nprecision: [fp16]"
+    made = on(folder, text)
+    halves = [candidate.runtime for candidate in made.targets["other"].candidates if candidate.precision == "fp16"]
+    assert halves == ["tensorrt"]
+
+
+def test_the_weights_are_read_once_for_all_points(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeopt.plan import layout
+
+    read: list[Path] = []
+
+    def digest(path: Path) -> str:
+        read.append(path)
+        return "0" * 64
+
+    monkeypatch.setattr(layout, "file_digest", digest)
+    plan(folder)
+    assert [path.name for path in read] == ["weights.safetensors"]
