@@ -311,7 +311,7 @@ class _Run:
             self._agents.clear()
 
     def _agent(self, device: Device) -> Agent:
-        if device not in self._agents:
+        if device not in self._agents or self._agents[device].stopped:
             self._agents[device] = self._connection(device).start()
         return self._agents[device]
 

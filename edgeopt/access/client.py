@@ -45,6 +45,11 @@ class Agent:
     ) -> None:
         self.stop(at_once=error is not None)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, or ended by itself during a call."""
+        return self._channel.stopped
+
     def stop(self, *, at_once: bool = False) -> None:
         """Ends the agent. Again is harmless."""
         self._channel.stop(at_once=at_once)
