@@ -97,7 +97,7 @@ def tradeoff(target: TargetRecord, metric: str, chart_id: str) -> str:
     names = "; ".join(
         f"{row.letter} {row.record.id}{unreal.get(row.letter, '')}" for row in facts.candidate_rows(target)
     )
-    return svg(draw, f"{metric} against median latency: {names}. Pareto front: {spoken}.", chart_id)
+    return svg(draw, f"{metric} against median latency: {names}. Pareto front: {spoken}.", chart_id, kind="tradeoff")
 
 
 def _how(*numbers: Measurement) -> str:
@@ -166,7 +166,7 @@ def distribution(samples: Mapping[str, npt.NDArray[np.int64]], baseline: str, sh
 
     middle = int(np.searchsorted(shares, 0.5))
     medians = "; ".join(f"{name} median {quantiles_ms[middle]:.3g} ms" for name, quantiles_ms in curves)
-    return svg(draw, f"Distribution of the latency: {medians}", chart_id)
+    return svg(draw, f"Distribution of the latency: {medians}", chart_id, kind="distribution")
 
 
 def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
@@ -214,7 +214,7 @@ def ledger(metric: str, chains: Sequence[Chain], chart_id: str) -> str:
         _few_ticks(axes.yaxis)
         axes.set_ylabel(_short(metric))
 
-    return svg(draw, f"{metric} by stage. {ledgers.where(metric, chains)}", chart_id)
+    return svg(draw, f"{metric} by stage. {ledgers.where(metric, chains)}", chart_id, kind="ledger")
 
 
 class _Line(NamedTuple):

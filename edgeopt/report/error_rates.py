@@ -26,12 +26,11 @@ def error_rates(target: TargetRecord, chart_id: str) -> str:
     Returns:
         The SVG, empty if the candidates do not verify.
     """
-    from scipy.special import ndtri
-
     baseline = facts.baseline_of(target)
     drawn = [c for c in target.candidates if c.roc and baseline is not None and c.runtime == baseline.runtime]
     if not drawn:
         return ""
+    from scipy.special import ndtri  # takes a third of a second
 
     def stretched(rates: Any) -> npt.NDArray[np.float64]:
         return np.asarray(ndtri(np.clip(np.asarray(rates, np.float64), *_RANGE)))
@@ -62,7 +61,8 @@ def error_rates(target: TargetRecord, chart_id: str) -> str:
     points = [(c, point) for c in drawn if (point := _production(c)) is not None]
     spoken = "; ".join(f"{c.id} {100 * far:.3g} % and {100 * frr:.3g} %" for c, (far, frr) in points)
     label = "Genuine pairs rejected against impostors accepted"
-    return svg(draw, f"{label}; at the float model's threshold {spoken}" if spoken else label, chart_id)
+    label = f"{label}; at the float model's threshold {spoken}" if spoken else label
+    return svg(draw, label, chart_id, kind="error rates")
 
 
 def _production(candidate: CandidateRecord) -> tuple[float, float] | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -47,31 +48,65 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def svg(draw: Callable[[Any], None], label: str, chart_id: str, height: float = 3.1) -> str:
-    """Let ``draw`` fill fresh axes.
+def svg(draw: Callable[[Any], None], label: str, chart_id: str, *, kind: str, height: float = 3.1) -> str:
+    """Let ``draw`` fill empty axes.
 
     The margins are fixed, because fitting them would draw everything twice, and with other fonts than the reader's.
 
     Args:
-        draw: Gets the matplotlib axes.
+        draw: Gets the matplotlib axes, with what it set on them the last time: scales, ticks, labels and grid, but no
+            data. Making them anew would take as long as all the rest.
         label: What somebody hears who does not see the chart.
         chart_id: Unique in the page.
+        kind: Charts of one kind share their axes, and so have to set the same things on them.
         height: In inches.
     """
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's browser has its own fonts
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says, the report is the same
-        matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": chart_id})
-        figure = Figure(figsize=(_WIDTH, height))
-        size = (1 - (_LEFT + _RIGHT) / _WIDTH, 1 - (_TOP + _BOTTOM) / height)
-        axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / height, *size))
-        draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        # whatever the user's matplotlibrc says, the report is the same; these values have been validated
+        dict.update(matplotlib.rcParams, {**_settings(), "svg.hashsalt": chart_id})
+        axes, buffer = _axes(kind, height), io.StringIO()
+        try:
+            draw(axes)
+            axes.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        finally:
+            _empty(axes)
     return _inline(buffer.getvalue(), label, chart_id)
+
+
+@cache
+def _settings() -> Mapping[str, Any]:
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        return dict(matplotlib.rcParams)
+
+
+@cache
+def _axes(kind: str, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    size = (1 - (_LEFT + _RIGHT) / _WIDTH, 1 - (_TOP + _BOTTOM) / height)
+    return Figure(figsize=(_WIDTH, height)).add_axes((_LEFT / _WIDTH, _BOTTOM / height, *size))
+
+
+def _empty(axes: Any) -> None:
+    """Takes the data away, and with them what follows from them."""
+    from matplotlib.ticker import AutoLocator, ScalarFormatter
+
+    for container in list(axes.containers):
+        container.remove()
+    for artist in [*axes.lines, *axes.collections, *axes.texts]:
+        artist.remove()
+    axes.relim()
+    axes.autoscale()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(AutoLocator())
+        axis.set_major_formatter(ScalarFormatter())
 
 
 def _inline(document: str, label: str, chart_id: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeopt.report import charts, facts
 from edgeopt.report import ledger as ledgers
+from edgeopt.report import svg as svg_module
 
 
 def _chains(record, metric="top1"):
@@ -33,6 +34,21 @@ def _parse(svg: str) -> ElementTree.Element:
 
 def test_the_same_data_give_the_same_bytes(record, drawn):
     assert charts.tradeoff(record.targets["cpu"], "top1", "one") == drawn[0]
+
+
+def test_nothing_of_an_earlier_chart_of_the_kind_is_left(record, samples, drawn):
+    """Axes are used again; others hold fewer points, other scales and other stages."""
+    target = record.targets["cpu"]
+    slow = {name: 1000 * values for name, values in samples["cpu"].items()}
+    one, *_ = _chains(record)
+    charts.distribution(slow, "openvino-float", "openvino-float", "x")
+    charts.ledger("top1", [replace(one, rows=one.rows[:2])], "x")
+    charts.tradeoff(replace(target, candidates=target.candidates[:2]), "top1", "x")
+    assert charts.tradeoff(target, "top1", "one") == drawn[0]
+    assert charts.distribution(samples["cpu"], "openvino-float", target.shipped, "two") == drawn[1]
+    assert charts.ledger("top1", _chains(record), "three") == drawn[2]
+    svg_module._axes.cache_clear()
+    assert charts.tradeoff(target, "top1", "one") == drawn[0]
 
 
 def test_charts_can_stand_in_one_page(drawn):
