@@ -178,8 +178,8 @@ def _toolkit(runtime: str, profile: Target, reached: Reached) -> Toolkit:
     if not installed.installed:
         problem = Problem(f"{runtime} needs {', '.join(installed.missing)}", installed.fix)
         return Toolkit(runtime, installed.version, None, (problem,))
-    if (problem := _converter(backend)) is not None:
-        return Toolkit(runtime, installed.version, None, (problem,))
+    if (converter := _converter(backend)) is not None:
+        return Toolkit(runtime, installed.version, None, (converter,))
     try:
         backend.options(profile)
     except EdgeoptError as error:
@@ -190,7 +190,8 @@ def _toolkit(runtime: str, profile: Target, reached: Reached) -> Toolkit:
         return Toolkit(runtime, installed.version, None, (problem,))
     if depth == "measure" and reached.problem:
         return Toolkit(runtime, installed.version, backend.without_device)
-    if depth == "measure" and reached.facts and (why := reached.facts.missing.get(runtime)):
+    if depth == "measure" and reached.facts and runtime in reached.facts.missing:
+        why = reached.facts.missing[runtime]
         problem = Problem(
             f"{runtime} does not load on the device: {why.strip().splitlines()[-1]}", _there(backend, why)
         )

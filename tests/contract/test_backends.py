@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeopt import provenance, registry
+from edgeopt import config, provenance, registry
 from edgeopt.access import Agent, local
 from edgeopt.artifact import Artifact
 from edgeopt.backends import Backend, Compiled
@@ -22,15 +22,23 @@ from edgeopt.quantizers import Quantizer
 from edgeopt.target import Target
 from tests import onnx_nets
 
-#: Those that work in this environment; what works in an isolated one has tests of its own.
-BACKENDS: dict[str, Backend] = {
-    name: backend for name, backend in registry.builtin("backends").items() if not backend.environment
-}
+BACKENDS: dict[str, Backend] = dict(registry.builtin("backends"))
+#: Those whose files run on this machine as they run on its CPU. The others have tests of their own.
+HERE = [name for name, backend in BACKENDS.items() if backend.processor == "CPU" and "onnx" in backend.consumes]
+#: Those that work in this environment.
+INSTALLED_BY_PIP = [name for name, backend in BACKENDS.items() if not backend.environment]
+TARGETS = Path(__file__).parents[2] / "targets"
+SHIPPED = [
+    (target, runtime)
+    for file in sorted(TARGETS.glob("*.yaml"))
+    for target in [config.load(file, Target)]
+    for runtime in target.runtime
+]
 QUANTIZERS: dict[str, Quantizer[Any]] = dict(registry.builtin("quantizers"))
 BATCH = 2
 each_source = pytest.mark.parametrize(
     ("backend", "source"),
-    [(name, kind) for name, backend in BACKENDS.items() for kind in sorted(backend.consumes)],
+    [(name, kind) for name in HERE for kind in sorted(BACKENDS[name].consumes)],
     indirect=True,
 )
 
@@ -39,7 +47,7 @@ def target(backend: str, *features: str) -> Target:
     return Target(target=1, name="t", runtime=(backend,), device={"features": features})  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=HERE)
 def backend(request: pytest.FixtureRequest) -> Backend:
     found = BACKENDS[request.param]
     if not found.probe().installed:
@@ -59,9 +67,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("float")
     onnx_nets.convolutional(folder / "model.onnx")
     found = {"onnx": onnx_nets.artifact(folder)}
-    for name, quantizer in QUANTIZERS.items():
-        if "onnx" not in quantizer.consumes:
-            continue
+    for name in {BACKENDS[backend].scheme(target(backend)).quantizer for backend in HERE}:
+        quantizer = QUANTIZERS[name]
         out = tmp_path_factory.mktemp(name)
         quantizer.quantize(folder / "model.onnx", onnx_nets.samples(40), quantizer.Params(), out, seed=0)
         found[quantizer.produces] = onnx_nets.artifact(out, quantizer.produces)
@@ -83,7 +90,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_there_are_the_runtimes_of_the_targets() -> None:
-    assert {"onnxruntime", "openvino"} <= BACKENDS.keys()
+    assert {"onnxruntime", "openvino"} == set(HERE)
+    assert {runtime for _, runtime in SHIPPED} <= BACKENDS.keys()
+
+
+@pytest.mark.parametrize(("shipped", "runtime"), SHIPPED, ids=[f"{one.name}-{runtime}" for one, runtime in SHIPPED])
+def test_the_targets_that_we_ship_are_ones_that_it_takes(shipped: Target, runtime: str) -> None:
+    backend = BACKENDS[runtime]
+    options = backend.options(shipped)
+    assert backend.Options.parse(options.model_dump(), runtime, "") == options
+    assert backend.depth(shipped) in ("compile", "simulate", "estimate", "measure")
+    assert set(shipped.precision) <= backend.precisions
+    if "int8" in shipped.precision:
+        scheme = backend.scheme(shipped)
+        assert QUANTIZERS[scheme.quantizer].produces in backend.consumes
+        QUANTIZERS[scheme.quantizer].Params.parse(scheme.options, scheme.quantizer, "")
 
 
 @pytest.mark.parametrize("features", [(), ("vnni",)])
@@ -170,10 +191,12 @@ def test_a_file_that_is_no_model_is_refused(backend: Backend, tmp_path: Path) ->
     broken.mkdir()
     (broken / "model.onnx").write_bytes(b"\x08\x0a\x12\x03abc")
     with pytest.raises(StageError):
-        backend.compile(onnx_nets.artifact(broken), onnx_nets.request(BATCH, backend.options(target(backend.name))), tmp_path)
+        backend.compile(
+            onnx_nets.artifact(broken), onnx_nets.request(BATCH, backend.options(target(backend.name))), tmp_path
+        )
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", INSTALLED_BY_PIP)
 def test_a_toolkit_that_is_not_installed_is_reported_with_the_line_that_installs_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +213,7 @@ def test_a_toolkit_that_is_not_installed_is_reported_with_the_line_that_installs
     assert set(found.missing) == set(BACKENDS[name].tools)
     assert found.version == ""
     assert "pip install 'edgeopt[" in found.fix
-    assert name in found.fix
+    assert name not in HERE or name in found.fix
 
 
 def test_probing_loads_no_toolkit() -> None:
