@@ -76,7 +76,8 @@ class Remote(Connection):
         self._python = python
         self._folder = folder
         self._keeper: _Keeper | None = None
-        self._exclusive = ""
+        self._boot = ""
+        self._exclusive = ""  # who holds the lock, if this does
         self._digests: dict[tuple[str, int, int], str] = {}
 
     def start(
@@ -131,22 +132,32 @@ class Remote(Connection):
         """The keeper; a new one if there is none, or it was lost since it was used last.
 
         Raises:
-            StageError: There is no connection. Or it is new, while the device was being measured, and the device is not
-                as it was left: it was restarted, or another run has it.
+            StageError: There is no connection. Or it is new, while the device is being measured, and the device is not
+                as it was left.
         """
-        before = self._keeper
-        if before and before.alive():
-            return before
+        if self._keeper and self._keeper.alive():
+            return self._keeper
+        lost = self._keeper is not None
         self.close()
-        self._keeper = self._connect(_AWAY_S if before else 0.0)
-        if before and self._exclusive:
-            fix = "run again: finished steps are kept"
-            if before.boot != self._keeper.boot:
-                raise StageError("the device was restarted while it was measured", where=self.name, fix=fix)
-            if holder := self._keeper.lock(self._exclusive):
-                what = f"the connection was lost, and another run has the device now: {holder}"
-                raise StageError(what, where=self.name, fix=fix)
-        return self._keeper
+        keeper = self._connect(_AWAY_S if lost else 0.0)
+        try:
+            self._go_on_with(keeper)
+        except BaseException:
+            keeper.close()
+            raise
+        self._keeper, self._boot = keeper, keeper.boot
+        return keeper
+
+    def _go_on_with(self, keeper: _Keeper) -> None:
+        """If the lock was held, it must be again, and the device must not have been restarted meanwhile."""
+        if not self._exclusive:
+            return
+        fix = "run again: finished steps are kept"
+        if self._boot != keeper.boot:
+            raise StageError("the device was restarted while it was measured", where=self.name, fix=fix)
+        if holder := keeper.lock(self._exclusive):
+            what = f"the connection was lost, and another run has the device now: {holder}"
+            raise StageError(what, where=self.name, fix=fix)
 
     def _connect(self, patience_s: float) -> _Keeper:
         """The first command; tries again for some time if the device is away."""

@@ -427,11 +427,12 @@ def test_a_device_that_stays_away(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_device_that_was_restarted_while_it_was_measured(sshd: Sshd) -> None:
     with sshd.connect() as device, device.exclusive():
-        assert device._keeper
-        device._keeper.boot = "another boot"
+        device._boot = "another boot"
         sshd.cut()
-        with pytest.raises(StageError, match="the device was restarted while it was measured"):
-            device.start()
+        for _ in range(2):  # it does not go on without the lock either
+            with pytest.raises(StageError, match="the device was restarted while it was measured"):
+                device.start()
+    assert emptied(sshd.work)
 
 
 def test_another_run_takes_the_device_while_the_connection_is_lost(sshd: Sshd) -> None:
