@@ -134,11 +134,10 @@ def _infer(version: tuple[int, int, int], behaviour: dict[str, Any], asked: dict
     time.sleep(behaviour["sleep"])
     _say(f"Warmup completed {warm} queries over {asked.get('--warmUp', 200)} ms")
     _say(f"Timing trace has {runs} queries over 1 s")
-    outputs = _outputs(source, asked, copies=copies)
     if "--exportTimes" in asked:
         _write(asked["--exportTimes"], _times(runs, copies, behaviour), behaviour)
     if "--exportOutput" in asked:
-        _write(asked["--exportOutput"], _output_json(outputs), behaviour)
+        _write(asked["--exportOutput"], _output_json(_outputs(source, asked, copies=copies)), behaviour)
 
 
 def _outputs(source: bytes, asked: dict[str, str], *, copies: bool) -> dict[str, np.ndarray]:
