@@ -100,7 +100,7 @@ def find(name: str) -> Tool:
     if name not in names():
         raise ConfigError(f"unknown tool environment {name!r}{hint(name, names())}")
     declared = tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()}
+    values: dict[str, Any] = {key: tuple(it) if isinstance(it, list) else it for key, it in declared.items()}
     return Tool(name=name, **values)
 
 

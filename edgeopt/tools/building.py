@@ -129,13 +129,14 @@ class _Workshop:
         Raises:
             StageError: It fails; with the meaning of its output, its last lines, and where the rest is.
         """
-        with self.log.open("ab") as log:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), check=False,
-                pass_fds=(self.held,),
-            )  # fmt: skip
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(),
+            check=False, pass_fds=(self.held,),
+        )  # fmt: skip
+        with contextlib.suppress(OSError), self.log.open("ab") as log:  # the disk may be what is full
+            log.write(done.stdout)
         if done.returncode:
-            output = self.log.read_text(encoding="utf-8", errors="replace")
+            output = done.stdout.decode(errors="replace")
             meanings = ((meaning, fix) for mark, meaning, fix in _MEANINGS if mark in output)
             meaning, fix = next(meanings, (f"exit status {done.returncode}", ""))
             last = "\n".join(f"  | {line}" for line in output.splitlines()[-_LAST_LINES:])
