@@ -216,6 +216,16 @@ def test_float_layers_are_computed_in_float16(agent: Agent, tmp_path: Path) -> N
 
 
 @here
+def test_compiling_writes_nothing_into_the_home_folder(quantized: Artifact, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    places = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
+    with local.start(env={"HOME": str(home), **places}) as agent:
+        compiled(quantized, agent, tmp_path / "out")
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@here
 def test_the_runtime_refuses_what_is_not_compiled(float_model: Path, agent: Agent) -> None:
     with pytest.raises(StageError, match="holds no context binary of QNN: compile it first"):
         agent.open("model", "qnn", str(float_model))
