@@ -365,7 +365,7 @@ class _Run:
                 seconds_left=total - done,
             ),
         )
-        with self._alone(planned.target.device, contest):
+        with self._alone(planned.target.device, step_id):
             record, self.samples[name] = contest.run()
         record = waivers.apply(self.plan.waivers, name, record, self.today)
         for candidate in record.candidates:
@@ -388,11 +388,11 @@ class _Run:
         winner = next(c for c in planned.candidates if c.id == record.shipped)
         self.shipped[name] = self.artifacts[winner.compiled]
 
-    def _alone(self, device: Device, contest: Contest) -> contextlib.AbstractContextManager[None]:
+    def _alone(self, device: Device, step_id: str) -> contextlib.AbstractContextManager[None]:
         """No other run times anything on the device meanwhile."""
         if device.access.none:
             return contextlib.nullcontext()
-        return self._connection(device).exclusive(lambda note: contest.progress(0, 0, note))
+        return self._connection(device).exclusive(lambda note: self._emit(events.NoteTaken, step=step_id, note=note))
 
     def _evaluated(self, candidate: Candidate) -> Evaluated:
         return Evaluated(

@@ -60,7 +60,7 @@ def bench(
     with (
         console.open_progress(sys.stderr) as progress,
         device.connect(profile.device) as connection,
-        connection.exclusive(lambda note: progress(0, 0, note)),
+        connection.exclusive(lambda note: typer.echo(note, err=True)),
     ):
         found, samples = bench.run(
             question,
