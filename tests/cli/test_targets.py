@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.sshd import HOST, Sshd
+
 ROOT = Path(__file__).parents[2]
 EDGEOPT = [sys.executable, "-m", "edgeopt", "targets"]
 
@@ -104,6 +106,26 @@ def test_init_refuses_and_writes_nothing(workspace: Path, arguments: tuple[str, 
     code = 3 if "--python" in arguments else 2
     assert says in run("init", *arguments, code=code, cwd=workspace)[1]
     assert list(workspace.rglob("*")) == [workspace / "targets"]
+
+
+def test_a_device_behind_ssh_is_examined_and_drafted(
+    sshd: Sshd, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEOPT_SSH_CONFIG", str(sshd.config))
+    run("init", "lab", "--ssh", HOST, "--python", sys.executable, cwd=workspace)
+    drafted = yaml.safe_load((workspace / "targets" / "lab.yaml").read_text())
+    assert drafted["device"]["access"] == {"ssh": HOST, "python": sys.executable}
+    text, _ = run("doctor", "lab", cwd=workspace)
+    assert re.search(rf"^lab +openvino \S+ +ssh {HOST} +measure$", text, re.MULTILINE)
+    sshd.trust("other_key")
+    text, _ = run("doctor", "lab", code=3, cwd=workspace)
+    assert f"ssh {HOST}: not reached" in text
+    assert "host key" in text
+    assert "ssh-keygen -R" in text
+    sshd.trust()
+    sshd.write_config(sshd.port, key="other_key")
+    text, _ = run("doctor", "lab", code=3, cwd=workspace)
+    assert f"ssh-copy-id {HOST}" in text
 
 
 def test_a_recipe_with_a_runtime_that_is_not_available_is_told_why(workspace: Path) -> None:
