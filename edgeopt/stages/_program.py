@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-def deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torch.nn.Module:
+def deployable(
+    network: torch.nn.Module, preprocess: Preprocess | None, *, channels_last: bool = False
+) -> torch.nn.Module:
     """The network with its preprocessing in front: raw samples in.
 
     ``(raw / scale - mean) / std`` is written as one multiplication and one addition, which is the same up to rounding
     and what every runtime does fastest.
+
+    Args:
+        network: Of the user.
+        preprocess: What makes its input out of raw samples.
+        channels_last: The arithmetic comes before the transposition of images, for toolkits that compute channels last
+            and would transpose twice.
     """
     import torch
 
@@ -36,7 +44,7 @@ def deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torch
         def __init__(self, spec: Preprocess) -> None:
             super().__init__()
             mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-            along_channels = (-1, *(1,) * (len(spec.raw.shape) - 1))
+            along_channels = (-1,) if channels_last else (-1, *(1,) * (len(spec.raw.shape) - 1))
             factor, offset = 1 / (spec.scale * std), -mean / std
             self.factor = _constant(factor, along_channels) if (factor != 1).any() else None
             self.offset = _constant(offset, along_channels) if offset.any() else None
@@ -45,14 +53,18 @@ def deployable(network: torch.nn.Module, preprocess: Preprocess | None) -> torch
             self.int16 = spec.raw.dtype == "int16"
 
         def forward(self, raw: torch.Tensor) -> torch.Tensor:
+            return self.moved(self.scaled(raw)) if channels_last else self.scaled(self.moved(raw))
+
+        def moved(self, values: torch.Tensor) -> torch.Tensor:
             if self.image and self.grey:
                 # Moves no data, unlike the transposition of one channel, which ONNX Runtime may push past the
                 # arithmetic, where a last dimension of one makes it four times slower.
-                raw = raw.squeeze(-1).unsqueeze(1)
-            elif self.image:
-                # Contiguous, because a network may call view(), and because torch decomposes global average pooling of
-                # a channels-last tensor into ten nodes.
-                raw = raw.permute(0, 3, 1, 2).contiguous()
+                return values.squeeze(-1).unsqueeze(1)
+            # Contiguous, because a network may call view(), and because torch decomposes global average pooling of
+            # a channels-last tensor into ten nodes.
+            return values.permute(0, 3, 1, 2).contiguous() if self.image else values
+
+        def scaled(self, raw: torch.Tensor) -> torch.Tensor:
             if self.int16:
                 raw = raw.to(torch.int32)  # OpenVINO would fuse a conversion from int16 into a kernel that has none
             values = raw.to(torch.float32)

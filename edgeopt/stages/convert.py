@@ -94,7 +94,7 @@ class Convert:
         expected = reference_outputs(network, preprocess, samples, ctx.root)
 
         ctx.progress(0, 3, "steps", "tracing", None)
-        whole = deployable(network, preprocess)
+        whole = deployable(network, preprocess, channels_last=True)
         program = trace(whole, samples[:batch], ctx.root, fixed_batch=True)
         ctx.progress(1, 3, "steps", "converting", None)
         content, facts = _convert(program, ctx)

@@ -1,7 +1,7 @@
 """Names in a converted file: operators after the nodes that the ONNX export writes, and nothing of the converter.
 
 An operator of a ``.tflite`` file has no name, so that its first output carries it. The converter leaves there which
-modules the operator was made of, ``…InterpreterModule_network/…InterpreterModule_stem/…InterpreterModule_1;;…;2``.
+modules the operator was made of, ``module:network.stem.1;;module:network.stem.0;2``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeopt.agent import tflite_file
+from edgeopt.agent.toolchains.litert_torch import MODULE
 from edgeopt.tflite import operator_name
 
-#: One step of a path that the converter writes: the class, and the name of the module in its parent.
-_STEP = re.compile(r"^torch\.export\.unflatten\.[A-Za-z]+(?:_(?P<name>.+))?$")
+#: What the user's network is called in what is converted, beside its preprocessing.
+NETWORK = "network"
+#: What the toolchain has the converter write of an operation: its module, and a number that keeps names unlike.
+_PLACE = re.compile(rf"^{MODULE}(?:{NETWORK}\b\.?)?(?P<name>[^;]*)(?:;\d*)?$")
 #: Between the ONNX nodes that one operator computes.
 _JOINT = "+"
 #: Appended by the quantizer to a tensor that it adds.
@@ -91,17 +94,9 @@ def _nodes(model: Any, graph: Any, operator: Any) -> list[str]:
 
 
 def _modules(name: bytes | str) -> list[str]:
-    """The user's modules that a name of the converter tells of, the outermost operation first."""
+    """The user's modules that a name of the converter tells of, that of the last operation first."""
     text = name if isinstance(name, str) else name.decode()
-    found = []
-    for path in text.split(";;"):
-        steps = [_STEP.match(step) for step in path.rpartition(";")[0].split("/")] if ";" in path else []
-        steps = steps or [_STEP.match(step) for step in path.split("/")]
-        if steps and all(steps):
-            inner = [match["name"] for match in steps if match and match["name"]]
-            inside = inner[1:] if inner[:1] == ["network"] else inner
-            found.append(".".join(inside) or "model")
-    return found
+    return [match["name"] or "model" for match in map(_PLACE.match, text.split(";;")) if match]
 
 
 def _unused(name: str, taken: set[str]) -> str:

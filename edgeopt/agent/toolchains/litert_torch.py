@@ -14,6 +14,8 @@ from . import report
 
 #: What the client calls the program, and what it gets.
 PROGRAM, MODEL = "program.pt2", "model.tflite"
+#: Before the name of a module in the names that the converter gives.
+MODULE = "module:"
 
 
 def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapping[str, Any]:
@@ -32,6 +34,7 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
     import torch
 
     torch.set_num_threads(1)
+    _name_modules_in_full()
     report("loading the program")
     program = torch.export.load(files[PROGRAM])
     arguments, _ = program.example_inputs
@@ -45,6 +48,20 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise AgentError(f"the converter failed: {type(error).__name__}: {first}") from error
     return {"versions": {name: version(name) for name in ("litert-torch", "litert-converter", "torch")}}
+
+
+def _name_modules_in_full() -> None:
+    """Have the converter name an operation after its module, ``module:network.body.0;``.
+
+    By itself it writes the last part of each module's name only, and loses those of lists of modules.
+    """
+    from litert_torch.backend.debuginfo import _build
+
+    def innermost(node: Any) -> str:
+        stack = list(node.meta["nn_module_stack"].values())
+        return f"{MODULE}{stack[-1][0] if stack else ''};"
+
+    _build._get_hierarchy = innermost
 
 
 def _unknown(program: Any) -> list[str]:

@@ -134,14 +134,9 @@ def test_a_cast_that_computes_in_float_is_left() -> None:
     assert tflite.dump(model) == tflite.inlined(file)
 
 
-LOCATION = "torch.export.unflatten.UnflattenedModule/torch.export.unflatten.InterpreterModule_network"
-
-
 def location(*modules: str, number: str = "1") -> str:
-    """As the converter writes it: ``a.b`` is ``…/…InterpreterModule_a/…InterpreterModule_b``."""
-    step = "torch.export.unflatten.InterpreterModule_"
-    paths = ["/".join([LOCATION, *(step + part for part in module.split(".") if part)]) for module in modules]
-    return ";;".join(paths) + f";{number}"
+    """As the converter writes it."""
+    return ";;".join(f"module:network{'.' if module else ''}{module}" for module in modules) + f";{number}"
 
 
 def test_operators_are_called_after_the_nodes_of_the_onnx_file() -> None:
@@ -173,7 +168,7 @@ def test_operators_are_called_after_the_nodes_of_the_onnx_file() -> None:
         "model/Sigmoid#2": ("model/Sigmoid#2",),
         "output": ("model/Relu",),
     }
-    assert b"torch.export" not in tflite.dump(model)
+    assert b"module:" not in tflite.dump(model)
     (end,) = model.signatureDefs[0].inputs
     assert end.name == "image"
 
