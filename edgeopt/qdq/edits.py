@@ -52,8 +52,11 @@ def _becomes_constant(graph: Graph, node: Any, values: Array) -> None:
     """The node's output is an initializer from now on."""
     import onnx
 
-    graph.proto.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), node.output[0]))
+    name = node.output[0]
+    graph.proto.initializer.append(onnx.numpy_helper.from_array(np.asarray(values, order="C"), name))
     graph.proto.node.remove(node)
+    del graph.producers[name]
+    graph.tensors[name] = graph.proto.initializer[-1]
 
 
 def _constant(graph: Graph, stem: str, values: Array) -> str:

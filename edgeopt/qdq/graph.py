@@ -24,7 +24,7 @@ _STEPS = 8
 
 
 class Graph:
-    """An index over a ``GraphProto``. After a change to the graph, :meth:`index` it again.
+    """An index over a ``GraphProto``. After changes to the graph, :meth:`index` it again.
 
     Args:
         proto: The ``GraphProto``.

@@ -72,12 +72,14 @@ def _mend(graph: Graph, rule: Rule) -> list[Change]:
     changes = []
     hits = [(hit, _bytes(hit)) for hit in rule.check(graph)]
     for hit, before in hits:
-        if _bytes(hit) != before or (hit[0] is not None and not any(hit[0] is node for node in graph.nodes)):
+        node = hit[0]
+        gone = node is not None and not any(node is each for each in graph.proto.node)
+        if gone or _bytes(hit) != before or (edit := _PLANS[rule.id](graph, hit)) is None:
             continue
-        if (edit := _PLANS[rule.id](graph, hit)) is not None:
-            what, exact = edit()
-            changes.append(Change(rule.id, hit[0].name if hit[0] is not None else hit[1], what, exact))
-            graph.index()
+        what, exact = edit()
+        changes.append(Change(rule.id, hit[1] if node is None else node.name, what, exact))
+    if changes:
+        graph.index()
     return changes
 
 
