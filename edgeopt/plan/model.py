@@ -166,4 +166,6 @@ def tools_of(step: Step) -> tuple[str, ...]:
 def asks_device(step: Step) -> bool:
     """Whether the device's own toolkit does the work, so that its version there can change what the step gives."""
     name = getattr(step.params, "runtime", None)
-    return bool(name and name != "torch" and registry.find("backends", name).own_toolkit)
+    if not name or name == "torch" or not getattr(step.params, "at_hand", True):
+        return False
+    return bool(registry.find("backends", name).own_toolkit)
