@@ -19,7 +19,7 @@ from typing import NamedTuple
 from edgeopt.agent.telemetry import silence
 from edgeopt.agent.toolchains.qnn import MODEL, SOURCE
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Backend, Compiled, Request, Scheme, StandIn
+from edgeopt.backends import Backend, Compiled, Depth, Request, Scheme, StandIn
 from edgeopt.backends.onnxruntime import with_batch
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
@@ -100,6 +100,11 @@ class Qnn(Backend):
             fix = "device: {access: none}, or how the device is reached: {access: {ssh: HOST}}"
             raise ConfigError(what, where=where, fix=fix)
         return options.model_copy(update={"chip": next(name for name, known in CHIPS.items() if known == chip)})
+
+    def depth(self, target: Target) -> Depth | None:
+        """Without a device, simulation is where the library holds the simulator."""
+        found = super().depth(target)
+        return "compile" if found == "simulate" and not _simulates() else found
 
     def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.onnx``, which holds the context binary.

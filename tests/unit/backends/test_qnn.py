@@ -86,6 +86,13 @@ def test_the_simulator_is_never_timed() -> None:
     assert chip_of("v75", access={"ssh": "board"}) == "SM8650"
 
 
+def test_only_x86_holds_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    for machine, depth in {"x86_64": "simulate", "aarch64": "compile"}.items():
+        monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
+        assert Qnn().depth(target()) == depth
+        assert Qnn().depth(target(access={"ssh": "board"})) == "measure"
+
+
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
     with local.start() as started:
