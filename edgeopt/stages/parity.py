@@ -14,6 +14,7 @@ from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
 from edgeopt.measure import Measurement
 from edgeopt.metrics import Metric
+from edgeopt.parity import MaxAbsError
 from edgeopt.recipe import MetricSpec
 from edgeopt.stage import Params, StageContext, StageOutput
 from edgeopt.target import Target
@@ -46,7 +47,7 @@ class Parity:
     """
 
     name = "parity"
-    version = 1
+    version = 2
     Params = ParityParams
     accepts: Mapping[str, frozenset[str]] = dict.fromkeys(
         ("outputs", "reference", "reference_select"), frozenset({"outputs"})
@@ -87,7 +88,9 @@ class Parity:
             else:
                 outputs, reference = _outputs(inputs["outputs"]), _outputs(inputs["reference"])
                 with metrics.blamed(decider or metric, ctx.root):
-                    taken.append(metrics.score(metric, outputs, reference, confidence=CONFIDENCE, seed=ctx.seed))
+                    found = metrics.score(metric, outputs, reference, confidence=CONFIDENCE, seed=ctx.seed)
+                # A maximum is a fact of these samples: resampling them says nothing of a larger one.
+                taken.append(replace(found, interval=None) if isinstance(metric, MaxAbsError) else found)
         had = inputs["outputs"].meta
         meta = {"split": params.split, "metrics": {m.metric: _had(m, had).to_json() for m in taken}}
         summary = ", ".join(f"{m.metric} {m.value:.4g}" for m in taken if m.value is not None)

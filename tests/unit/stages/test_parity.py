@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from edgeopt import parity
+from edgeopt import parity, verdict
 from edgeopt.artifact import Artifact
 from edgeopt.data import Split
 from edgeopt.errors import StageError
@@ -16,6 +16,7 @@ from edgeopt.measure import Measurement
 from edgeopt.recipe import MetricSpec
 from edgeopt.stage import StageContext
 from edgeopt.stages.parity import Parity, ParityParams
+from edgeopt.verdict import Gate
 
 COUNT = 400
 TOP1 = MetricSpec(name="top1")
@@ -70,6 +71,15 @@ def test_a_network_against_itself(bench):
         "decision_agreement": 1,
     }
     assert {m.method for m in found.values()} == {"measured"}
+
+
+def test_a_gate_on_the_largest_error_is_decided_on_these_samples(bench):
+    own = logits()
+    own[5, 1] += 0.5
+    error = bench(own, logits())["max_abs_error"]
+    assert error.interval is None
+    assert verdict.decide(Gate("max_abs_error", "max", 0.51), error).outcome == "pass"
+    assert verdict.decide(Gate("max_abs_error", "max", 0.49), error).outcome == "fail"
 
 
 def test_numbers_of_simulated_outputs_say_so(bench):
