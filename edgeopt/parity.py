@@ -85,7 +85,7 @@ class OutputCosine(EmbeddingCosine):
 
 @dataclass(frozen=True)
 class MaxAbsError(Metric):
-    """The largest difference of any output on any sample. Other samples may show a larger one: it has no interval."""
+    """The largest difference of any output on any sample; other samples may show a larger one."""
 
     name = "max_abs_error"
     better = "lower"
