@@ -48,6 +48,10 @@ _TROUBLES = {
         "the device does not let this user in",
         "nothing is asked for here: give it your key (`ssh-copy-id {host}`), and unlock the key with `ssh-add`",
     ),
+    "Too many authentication failures": Trouble(
+        "the device refused the keys before the right one was tried",
+        "name its key as IdentityFile in ~/.ssh/config, with IdentitiesOnly yes, for the host {host}",
+    ),
     "Could not resolve hostname": Trouble(
         "there is no machine of this name", "look at device.access.ssh in the target, and at ~/.ssh/config"
     ),

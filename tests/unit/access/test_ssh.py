@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from edgeopt.access import Agent, Limits, remote
+from edgeopt.access.channel import End
 from edgeopt.access.connection import Local
+from edgeopt.access.ssh import Ssh
 from edgeopt.errors import StageError
 from tests.sshd import HOST, Link, Sshd
 from tests.unit.access.test_local import gone
@@ -170,6 +172,26 @@ def test_a_refused_key_is_told_and_nothing_is_asked(sshd: Sshd) -> None:
     with sshd.connect() as device, pytest.raises(StageError, match="does not let this user in") as caught:
         device.facts()
     assert "ssh-copy-id" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "expected"),
+    [
+        (255, "Received disconnect from 192.0.2.1 port 22:2: Too many authentication failures", "before the right one"),
+        (255, "ssh: Could not resolve hostname board: Name or service not known", "no machine of this name"),
+        (255, "/home/me/.ssh/config: line 3: Bad configuration option: prot", "the ssh configuration is wrong"),
+        (255, "ssh: connect to host board port 22: Connection timed out", "the connection to the device failed"),
+        (-9, "", "the connection to the device failed"),
+        (1, "Permission denied", None),  # said by a command on the device
+        (137, "", None),
+    ],
+)
+def test_what_ssh_says_is_put_into_words(status: int, words: str, expected: str | None) -> None:
+    trouble = Ssh("board")._trouble(End(status, words))
+    assert (expected is None) == (trouble is None)
+    if trouble and expected:
+        assert expected in trouble.what
+        assert "{" not in trouble.fix
 
 
 def test_nobody_listens(sshd: Sshd) -> None:
