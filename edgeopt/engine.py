@@ -93,6 +93,7 @@ def execute(
     _check_metrics(plan, splits)
     run = _Run(plan, store, sink, splits, reuse, keep_going, connect, today or datetime.now(UTC).date())
     with run.devices():
+        run.greet()
         with run.agents():
             for step in plan.steps:
                 run.step(step)
@@ -284,6 +285,17 @@ class _Run:
             for connection in self._connections.values():
                 connection.close()
             self._connections.clear()
+
+    def greet(self) -> None:
+        """See before hours of work that the devices answer, unless the run may go on without them.
+
+        Raises:
+            StageError: One does not.
+        """
+        away = {planned.target.device for planned in self.plan.targets.values()}
+        for device in () if self.keep_going else sorted(away, key=lambda device: str(device.access)):
+            if not device.access.none and device.access != Access():
+                self._connection(device).facts()
 
     def _connection(self, device: Device) -> Connection:
         if device not in self._connections:

@@ -196,7 +196,8 @@ def key_in(world: dict[str, int], folder: Path, echo: Echo, monkeypatch: pytest.
     target = Target.model_validate_json('{"target": 1, "name": "t", "runtime": "r"}')
     echo.version, echo.tools, echo.on_device = world["version"], ("tool",), True
     monkeypatch.setattr(provenance, "tool_versions", lambda names: dict.fromkeys(names, str(world["tool"])))
-    monkeypatch.setattr(machine, "facts", lambda: {"cpu": "c", "flags": [str(world["flags"])], "cores": world["gate"]})
+    facts = {"cpu": "c", "flags": [str(world["flags"])], "cores": world["gate"], "gpu": ""}
+    monkeypatch.setattr(machine, "facts", lambda: facts)
     planned = replace(step(f"s{world['step_id']}", str(world["text"]), model="before"), target="t", device=Device())
     made = make_plan(folder, planned, seed=world["seed"], path=f"{world['recipe_file']}.yaml")
     recipe = made.recipe.model_copy(update={"name": f"r{world['recipe_name']}"})
@@ -291,3 +292,32 @@ def test_a_tool_that_is_missing_is_told_before_any_step(folder: Path, echo: Echo
 
 def test_devices_are_hashable() -> None:
     assert {Device(): 1}[Device()] == 1
+
+
+class Unreachable:
+    """A connection to a device that does not answer."""
+
+    def facts(self) -> None:
+        raise StageError("it does not answer", where="ssh board")
+
+    def exclusive(self, waiting: object) -> None:
+        self.facts()
+
+    def close(self) -> None: ...
+
+
+def test_a_device_that_does_not_answer_is_told_before_any_step(folder: Path, echo: Echo) -> None:
+    target = Target.model_validate({"target": 1, "name": "t", "runtime": "r", "device": {"access": {"ssh": "board"}}})
+    made = replace(make_plan(folder, step()), targets={"t": TargetPlan(target, folder, (), (), ())})
+    store = Store(folder / "store")
+    with pytest.raises(StageError, match="it does not answer"):
+        engine.execute(made, store, lambda event: None, connect=lambda device: Unreachable())  # type: ignore[arg-type,return-value]
+    assert echo.ran == []
+    engine.execute(
+        made,
+        store,
+        lambda event: None,
+        keep_going=True,
+        connect=lambda device: Unreachable(),  # type: ignore[arg-type,return-value]
+    )
+    assert echo.ran == ["a"]
