@@ -13,7 +13,8 @@ from edgeopt import registry
 from edgeopt.stage import Params
 
 KINDS = {
-    *("torch", "onnx", "onnx-qdq", "onnx-fp16", "openvino-ir", "tflite", "tflite-int8", "outputs", "scores", "parity"),
+    *("torch", "onnx", "onnx-qdq", "onnx-fp16", "openvino-ir", "tflite", "tflite-int8"),
+    *("torch-program", "outputs", "scores", "parity"),
     *(quantizer.produces for quantizer in registry.builtin("quantizers").values()),
     *(backend.produces for backend in registry.builtin("backends").values()),
 }
