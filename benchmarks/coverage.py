@@ -1,10 +1,12 @@
 """How often a nominal 95 % interval holds the true value, by simulation.
 
-Latencies: independent and heavy-tailed (lognormal, Pareto), bimodal (independent, and in dwells as of a clock rate),
-drifting (a lognormal level that is forgotten after 1/300 of the series, or after 1/60). The column `independent` is the
-plain order-statistic interval, which is right for the first kinds only. Ratios: two models in sessions, each opening
-with a luck of its own; there `independent` is the bootstrap within one session. Metrics: samples drawn anew from a
-population. A coverage counted in n simulations has a standard error of sqrt(0.95 × 0.05 / n).
+Latencies: as they ship, over 6, 10 or 20 sessions of 300 rounds whose openings are off by 0.5 %. They are independent
+and heavy-tailed (lognormal, Pareto), bimodal (independent, and in dwells as of a clock rate), and drifting (a lognormal
+level that is forgotten after 1/300 of the series, or after 1/60: slowly). The column `independent` is the plain
+order-statistic interval of all rounds; `passes wrongly` is how often the whole interval lies below the truth, so that a
+gate at the truth would pass: 2.5 % if both sides miss alike. Ratios: two models in sessions; there `independent` is the
+bootstrap within one session. Metrics: samples drawn anew from a population. A coverage counted in n simulations has a
+standard error of sqrt(0.95 × 0.05 / n): 0.5 % for 2000.
 """
 
 from __future__ import annotations
@@ -24,23 +26,24 @@ from edgeopt.statistics import Interval
 Array = npt.NDArray[np.float64]
 Generate = Callable[[np.random.Generator, int], Array]
 
-_LENGTH = 4000
+_SESSIONS = (6, 10, 20)
+_ROUNDS = 300
+_OPENING = 0.005
 _QUANTILES = (0.5, 0.9, 0.99)
-_HARDEST = ("p99", "drifting slowly")
 #: samples that fix the true quantile of a kind to a small part of an interval's width
 _POPULATION = 8_000_000
 
 
 def coverage(options: Options) -> Result:
-    """2000 simulations of every row; quick: 300."""
-    count = 300 if options.quick else 2000
-    rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count // 4)]
-    held = {(row["interval"], row["samples"]): float(row["coverage_percent"] or 0) for row in rows}
-    hardest = held.pop(_HARDEST)
+    """2000 simulations of every row; quick: 200."""
+    count = 200 if options.quick else 2000
+    rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count)]
+    held = [float(row["coverage_percent"] or 0) for row in rows]
+    wrong = [float(row["passes_wrongly_percent"]) for row in rows if row["passes_wrongly_percent"] is not None]
     claims = [
-        Claim("lowest coverage of a 95 % interval but the next, percent", min(held.values()), 93.0, "at least"),
-        Claim("coverage of p99 of a series of 60 times the machine's memory, percent", hardest, 93.0, "at least"),
-        Claim("highest coverage of a 95 % interval, percent", max(held.values()), 97.0),
+        Claim("lowest coverage of a 95 % interval, percent", min(held), 93.0, "at least"),
+        Claim("highest coverage of a 95 % interval, percent", max(held), 97.0),
+        Claim("a latency's interval wholly below the truth, at most, percent", max(wrong), 5.0),
     ]
     return Result(claims, rows)
 
@@ -48,18 +51,37 @@ def coverage(options: Options) -> Result:
 def _latencies(count: int) -> Iterator[Row]:
     random = np.random.default_rng(0)
     for name, generate in _KINDS.items():
-        say(f"coverage: {name}")
-        everything = np.concatenate([generate(random, _LENGTH) for _ in range(_POPULATION // _LENGTH)])
-        truths = dict(zip(_QUANTILES, np.quantile(everything, _QUANTILES), strict=True))
-        held = dict.fromkeys(_QUANTILES, 0)
-        plain = dict.fromkeys(_QUANTILES, 0)
-        for _ in range(count):
-            series = generate(random, _LENGTH)
-            for q, truth in truths.items():
-                held[q] += _holds(statistics.serial_percentile_interval(series, q).interval, truth)
-                plain[q] += _holds(statistics.percentile_interval(series, q).interval, truth)
-        for q in _QUANTILES:
-            yield _row(f"p{100 * q:g}", name, count, held[q], plain[q])
+        truths = np.quantile(np.concatenate([*_sessions(random, generate, _POPULATION // _ROUNDS)]), _QUANTILES)
+        for number in _SESSIONS:
+            say(f"coverage: {name}, {number} sessions")
+            found: dict[float, list[tuple[bool, bool, bool]]] = {q: [] for q in _QUANTILES}
+            for _ in range(count):
+                sessions = _sessions(random, generate, number)
+                everything = sessions.ravel()
+                for q, truth in zip(_QUANTILES, truths, strict=True):
+                    interval = statistics.session_percentile_interval(list(sessions), q).interval
+                    plain = statistics.percentile_interval(everything, q).interval
+                    below = interval[1] is not None and interval[1] < truth
+                    found[q].append((_holds(interval, truth), _holds(plain, truth), below))
+            for q, hits in found.items():
+                held, plain_held, below_truth = map(sum, zip(*hits, strict=True))
+                yield _row(f"p{100 * q:g} of {number} sessions", name, count, held, plain_held, below_truth)
+
+
+def _sessions(random: np.random.Generator, generate: Generate, number: int) -> Array:
+    """(number, rounds): one series, and openings on top."""
+    openings = np.exp(_OPENING * random.normal(size=(number, 1)))
+    return openings * _series(random, generate, number).reshape(number, _ROUNDS)
+
+
+def _series(random: np.random.Generator, generate: Generate, number: int) -> Array:
+    """(number × rounds,); of very many, in parts, since what drifts remembers a share of the series."""
+    part = max(_SESSIONS)
+    if number <= part:
+        return generate(random, number * _ROUNDS)
+    return np.concatenate([generate(random, part * _ROUNDS) for _ in range(math.ceil(number / part))])[
+        : number * _ROUNDS
+    ]
 
 
 def _ratios(count: int) -> Iterator[Row]:
@@ -70,8 +92,10 @@ def _ratios(count: int) -> Iterator[Row]:
         for _ in range(count):
             sessions = []
             for _ in range(6):
-                common = generate(random, 300)
-                first, second = (common * np.exp(random.normal(0, 0.02, 300) + random.normal(0, 0.005)) for _ in "ab")
+                common = generate(random, _ROUNDS)
+                first, second = (
+                    common * np.exp(random.normal(0, 0.02, _ROUNDS) + random.normal(0, _OPENING)) for _ in "ab"
+                )
                 sessions.append((1.05 * first, second))
             logs = [statistics.paired_log_ratio(*session) for session in sessions]
             held += _holds(statistics.session_ratio(logs).interval, 1.05)
@@ -94,24 +118,27 @@ def _metrics(count: int) -> Iterator[Row]:
         difference = statistics.paired_proportion_difference(before[rows], after[rows])
         held["drop of top1"] += _holds(difference.interval, lost)
     for name, hits in held.items():
-        yield _row(name, "resampled", count, hits, None)
+        yield _row(name, "resampled", count, hits)
 
 
 def _verification(count: int) -> Iterator[Row]:
     """Error rates of embeddings, drawn anew by identity; see :mod:`benchmarks.verification`."""
     say("coverage: verification")
     for row in verification.coverage(count):
-        held = round(float(row["coverage"] or 0) * count)
-        yield _row(str(row["case"]).removeprefix("coverage of "), "identities drawn anew", count, held, None)
+        held = round(float(row["coverage"] or 0) * int(row["simulations"] or 0))
+        yield _row(
+            str(row["case"]).removeprefix("coverage of "), str(row["people"]), int(row["simulations"] or 0), held
+        )
 
 
-def _row(estimate: str, kind: str, count: int, held: int, plain: int | None) -> Row:
+def _row(estimate: str, kind: str, count: int, held: int, plain: int | None = None, below: int | None = None) -> Row:
     return {
         "interval": estimate,
         "samples": kind,
         "simulations": count,
-        "coverage_percent": 100 * held / count,
-        "independent_percent": None if plain is None else 100 * plain / count,
+        "coverage_percent": float(100 * held / count),
+        "passes_wrongly_percent": None if below is None else float(100 * below / count),
+        "independent_percent": None if plain is None else float(100 * plain / count),
     }
 
 

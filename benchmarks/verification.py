@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.frame import ROOT, Claim, Options, Result, Row, main
+from edgeopt.metrics import sharing
+from edgeopt.verification import Design
 
 _SIZE = 512
 _FARS = (0.01, 0.001, 0.0001)
@@ -24,10 +27,14 @@ _PEOPLE, _EACH, _SMALL = 100, 4, 16
 Array = npt.NDArray[Any]
 
 
-def embeddings(people: int, each: int, size: int, seed: int, noise: float = 1.0) -> tuple[Array, Array]:
-    """(N, size) float32 and the identity (N,) of each, for N = people × each."""
+def embeddings(
+    people: int, each: int, size: int, seed: int, noise: float = 1.0, alike: float = 0.0
+) -> tuple[Array, Array]:
+    """(N, size) float32 and the identity (N,) of each, for N = people × each; ``alike`` moves some to one side."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((people, 1, size))
+    if alike:
+        centres[:, :, 0] += alike * np.exp(0.4 * random.standard_normal((people, 1)))
     own = noise * np.exp(0.3 * random.standard_normal((people, 1, 1)))
     found = centres + own * random.standard_normal((people, each, size))
     return found.reshape(-1, size).astype(np.float32), np.repeat(np.arange(people), each)
@@ -36,7 +43,6 @@ def embeddings(people: int, each: int, size: int, seed: int, noise: float = 1.0)
 def full_set(people: int) -> Row:
     """All metrics of an optimised model with intervals, drops from the float baseline, and thresholds of ``select``."""
     from edgeopt import metrics
-    from edgeopt.metrics import sharing
     from edgeopt.recipe import MetricSpec
 
     specs = [MetricSpec(name="eer"), *(MetricSpec(name="tar", args={"far": far}) for far in _FARS)]
@@ -82,7 +88,7 @@ def against_scikit_learn(people: int) -> Row:
     """The largest difference of any rate from those of ``roc_curve``."""
     from sklearn.metrics import roc_curve
 
-    from edgeopt.verification import Design, Scores
+    from edgeopt.verification import Scores
 
     x, identity = embeddings(people, 3, 64, 3, noise=1.5)
     scores = Scores.of(x, Design(identity))
@@ -106,30 +112,68 @@ def against_scikit_learn(people: int) -> Row:
 
 
 def coverage(repeats: int, seed: int = 0) -> list[Row]:
-    """How often 95 % intervals hold the value of the whole population, for new people each time."""
+    """How often 95 % intervals hold the value of the whole population, for new people each time.
+
+    Where a threshold is given, also of people of whom some are easily taken for others, at FARs of about 0.01, 0.001
+    and 0.0001, and of the drop to a model that adds noise to each embedding and moves all of them.
+    """
     from edgeopt.metrics.threshold import FalseAcceptsAt
     from edgeopt.metrics.verification import EqualErrorRate, TrueAcceptRate
-    from edgeopt.verification import Design
 
-    def sample(people: int, number: int) -> tuple[Array, Design]:
-        x, identity = embeddings(people, _EACH, _SMALL, number)
-        return x, Design(identity)
-
-    cases = (EqualErrorRate(), TrueAcceptRate(far=0.01), FalseAcceptsAt(threshold=0.6))
-    population = [sample(1500, seed + 10**6 + number) for number in range(4)]
-    truth = {metric.label: float(np.mean([metric.compute(*part) for part in population])) for metric in cases}
-    covered = dict.fromkeys(truth, 0)
-    for number in range(repeats):
-        x, design = sample(_PEOPLE, seed + number)
-        for metric in cases:
-            low, high = metric.interval(x, design, confidence=0.95, seed=number)
-            assert low is not None
-            assert high is not None
-            covered[metric.label] += low <= truth[metric.label] <= high
+    unlike, alike = "people of unlike noise", "people, some of whom are alike"
+    curve = (EqualErrorRate(), TrueAcceptRate(far=0.01))
     return [
-        {"case": f"coverage of {label}", "pairs": _pairs(_PEOPLE * _EACH), "nominal": 0.95, "coverage": hits / repeats}
-        for label, hits in covered.items()
+        *_coverage(unlike, 0.0, curve, repeats, seed),
+        *_coverage(unlike, 0.0, tuple(FalseAcceptsAt(threshold=at) for at in (0.56, 0.69, 0.78)), repeats, seed),
+        *_coverage(alike, 1.2, tuple(FalseAcceptsAt(threshold=at) for at in (0.63, 0.74, 0.82)), repeats, seed),
     ]
+
+
+def _coverage(people: str, alike: float, cases: tuple[Any, ...], repeats: int, seed: int) -> Iterator[Row]:
+    """Of each metric, and of its drop if its threshold is given."""
+    drops = [metric for metric in cases if metric.fitted_on == "" and metric.name == "far_at"]
+
+    def values(number: int, count: int) -> tuple[Any, Array, Array]:
+        x, identity = embeddings(count, _EACH, _SMALL, number, alike=alike)
+        random = np.random.default_rng([number, 1])
+        return Design(identity), x, x + 0.3 * random.standard_normal(x.shape, np.float32) + np.float32(0.15)
+
+    truths: dict[str, list[float]] = {}
+    for number in range(200):
+        design, before, after = values(seed + 10**6 + number, 2 * _PEOPLE)
+        with sharing.sharing():
+            for metric in cases:
+                truths.setdefault(metric.label, []).append(metric.compute(before, design))
+            for metric in drops:
+                drop = metric.compute(before, design) - metric.compute(after, design)
+                truths.setdefault(f"drop of {metric.label}", []).append(drop)
+    held = dict.fromkeys(truths, 0)
+    for number in range(repeats):
+        design, before, after = values(seed + number, _PEOPLE)
+        with sharing.sharing():
+            for metric in cases:
+                found = metric.interval(before, design, confidence=0.95, seed=number)
+                held[metric.label] += _within(found, truths[metric.label])
+            for metric in drops:
+                found = metric.drop_interval(after, before, design, metric, confidence=0.95, seed=number)
+                held[f"drop of {metric.label}"] += _within(found, truths[f"drop of {metric.label}"])
+    for label, hits in held.items():
+        yield {
+            "case": f"coverage of {label}",
+            "people": people,
+            "value": float(np.mean(truths[label])),
+            "pairs": _pairs(_PEOPLE * _EACH),
+            "simulations": repeats,
+            "nominal": 0.95,
+            "coverage": float(hits / repeats),
+        }
+
+
+def _within(interval: tuple[float | None, float | None], truths: list[float]) -> bool:
+    low, high = interval
+    assert low is not None
+    assert high is not None
+    return low <= np.mean(truths) <= high
 
 
 def _pairs(samples: int) -> int:
@@ -153,7 +197,7 @@ def benchmark(options: Options) -> Result:
     )
     full = json.loads(done.stdout.splitlines()[-1])
     same = against_scikit_learn(400 if options.quick else 1492)
-    covers = coverage(200 if options.quick else 2000)
+    covers = coverage(100 if options.quick else 2000)
     rates = [float(row["coverage"] or 0) for row in covers]
     claims = [
         Claim("seconds for EER, TAR at 3 FARs and what becomes of their thresholds, 10⁷ pairs", full["seconds"], 30),

@@ -20,7 +20,6 @@ from edgeopt.statistics.quantiles import (
     effective_count,
     percentile_interval,
     samples_needed,
-    serial_percentile_interval,
 )
 from edgeopt.statistics.ratios import (
     FEWEST_SESSIONS,
@@ -52,7 +51,6 @@ __all__ = [
     "quantile_log_ratio",
     "ratio_interval",
     "samples_needed",
-    "serial_percentile_interval",
     "session_percentile_interval",
     "session_ratio",
     "smallest_proportion",

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from edgeopt.statistics.estimate import Estimate, Floats, rank, require_fractions, series
+from edgeopt.statistics.estimate import Estimate, Floats, quantile, rank, require_fractions, series
 
 #: numbers of batches whose means show slow drifts
 _BATCHES = (8, 16)
+#: a percentile with a smaller share of the samples beyond it is an outer one
+_OUTER = 0.1
 #: batches count only where they vary more than independent samples would, at this level
 _BATCH_LEVEL = 0.99
 
@@ -21,7 +23,7 @@ def percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> 
     The number of samples below the true quantile is binomial(n, q), so that the l-th and u-th smallest samples enclose
     it with probability P(l ≤ B < u), exactly, for any continuous distribution of independent samples.
     Source: David and Nagaraja, Order Statistics, 3rd ed. (2003), section 7.1. The value is the nearest-rank quantile,
-    the ⌈nq⌉-th smallest sample. For latencies in a row use ``serial_percentile_interval``.
+    the ⌈nq⌉-th smallest sample. For latencies use ``session_percentile_interval``.
 
     Args:
         samples: (n,) in any order and unit, n ≥ 1.
@@ -30,43 +32,31 @@ def percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> 
     """
     require_fractions(q=q, confidence=confidence)
     ordered = np.sort(series(samples, "samples"))
-    return _between_ranks(ordered, q, confidence)
-
-
-def serial_percentile_interval(samples: Floats, q: float, confidence: float = 0.95) -> Estimate:
-    """As ``percentile_interval``, for samples that were taken one after the other on a machine that remembers.
-
-    Neighbours are alike where the machine drifts or changes between modes, so that n samples are worth fewer. The
-    bounds are the samples at the levels that Jeffreys' interval gives for the share q of ``effective_count`` ones
-    (Brown, Cai and DasGupta, Interval estimation for a binomial proportion, Statistical Science 16, 2001); if all
-    count, they are those of ``percentile_interval``. It is too short for the outermost percentiles of a series that is
-    less than about a hundred times as long as the machine's memory.
-
-    Args:
-        samples: (n,) in the order of time, n ≥ 1.
-        q: In (0, 1).
-        confidence: In (0, 1).
-    """
-    require_fractions(q=q, confidence=confidence)
-    taken = series(samples, "samples")
-    ordered, count = np.sort(taken), effective_count(taken, q, confidence)
-    if count == len(taken):
-        return _between_ranks(ordered, q, confidence)
-    return _between_levels(ordered, q, confidence, count)
+    n, alpha = len(ordered), 1 - confidence
+    low, high = _binomial_quantile(alpha / 2, n, q), _binomial_quantile(1 - alpha / 2, n, q) + 1
+    bounds = (float(ordered[low - 1]) if low >= 1 else None, float(ordered[high - 1]) if high <= n else None)
+    return Estimate(float(ordered[rank(n, q) - 1]), bounds)
 
 
 def effective_count(samples: Floats, q: float, confidence: float = 0.95) -> int:
     """How many independent samples would fix the q-quantile as well as these in a row do; 1 to n.
 
     It is n divided by the inflation of the variance of the share of samples at or below the quantile (Woodruff,
-    Confidence intervals for medians and other position measures, 1952), which is the larger one of two estimates:
+    Confidence intervals for medians and other position measures, 1952), which is the largest one of these estimates:
 
     - the sum of autocovariances up to where the sum of a neighbouring pair is not positive, made non-increasing: the
       initial monotone sequence of Geyer, Practical Markov chain Monte Carlo (1992), section 3.3; degrees of freedom
       n / M for a window of M lags (Priestley, Spectral Analysis and Time Series, 1981, table 6.1);
+    - the same sum over as many lags as the median's sequence has, for the machine remembers as long at all levels, but
+      the few samples beyond an outer percentile do not show it;
     - the variance of the means of 8 and of 16 batches (Schmeiser, Batch size effects in the analysis of simulation
-      output, 1982), which sees drifts that are too slow for the first. It counts only where it is larger than that of
+      output, 1982), which sees drifts that are too slow for the others. It counts only where it is larger than that of
       independent samples at the 1 % level, for most of the time it would only add noise.
+
+    Beyond p90, and below p10, few samples say how they hang together, and a series that happened to miss the machine's
+    slow moments looks independent there. The inflation is then at least the geometric mean, with weights 1 and 2, of
+    that at the percentile and that at the one with three times as many samples beyond it; found by simulation, see
+    ``benchmarks/coverage.py``.
 
     The count is lowered by (z/t)², so that an interval made with the normal quantile is one with Student's.
 
@@ -75,29 +65,16 @@ def effective_count(samples: Floats, q: float, confidence: float = 0.95) -> int:
         q: In (0, 1).
         confidence: Of the interval that the count is for, in (0, 1).
     """
-    from scipy.special import chdtri, ndtri, stdtrit
-
     require_fractions(q=q, confidence=confidence)
     taken = series(samples, "samples")
     n = len(taken)
-    below = (taken <= np.partition(taken, rank(n, q) - 1)[rank(n, q) - 1]).astype(np.float64)
-    variance = below.var()
-    if n < 2 * max(_BATCHES) or variance == 0:
+    if n < 2 * max(_BATCHES):
         return n
-    inflations = [_initial_sequence(below)]
-    for batches in _BATCHES:
-        size = n // batches
-        means = below[: batches * size].reshape(batches, size).mean(axis=1)
-        inflation, freedom = float(means.var(ddof=1) * size / variance), batches - 1.0
-        if inflation > chdtri(freedom, 1 - _BATCH_LEVEL) / freedom:
-            inflations.append((inflation, freedom))
-    normal = ndtri(0.5 + confidence / 2)
-    worth = (
-        n / inflation * (normal / stdtrit(freedom, 0.5 + confidence / 2)) ** 2
-        for inflation, freedom in inflations
-        if inflation > 1
-    )
-    return max(1, int(min(worth, default=n)))
+    inflation, tail = _inflation(taken, q, confidence), round(min(q, 1 - q), 9)
+    if tail < _OUTER:
+        nearer = _inflation(taken, 3 * tail if q < 0.5 else 1 - 3 * tail, confidence)
+        inflation = max(inflation, (inflation * nearer**2) ** (1 / 3))
+    return max(1, int(n / inflation))
 
 
 def samples_needed(q: float, confidence: float = 0.95) -> int:
@@ -123,40 +100,55 @@ def samples_needed(q: float, confidence: float = 0.95) -> int:
     return high
 
 
-def _between_ranks(ordered: npt.NDArray[np.float64], q: float, confidence: float) -> Estimate:
-    """The order statistics of independent samples."""
-    n, alpha = len(ordered), 1 - confidence
-    return _bounded(ordered, q, _binomial_quantile(alpha / 2, n, q), _binomial_quantile(1 - alpha / 2, n, q) + 1)
+def _inflation(samples: npt.NDArray[np.float64], q: float, confidence: float) -> float:
+    """Of the variance of the share of samples at or below the q-quantile, with Student's factor; at least 1."""
+    from scipy.special import chdtri, ndtri, stdtrit
+
+    below = _below(samples, q)
+    n, variance = len(below), below.var()
+    if variance == 0:
+        return 1.0
+    pairs, window = _covariances(below)
+    inflations = [_initial_sequence(pairs[:window], variance, n)]
+    if q != 0.5:
+        lags = max(window, _covariances(_below(samples, 0.5))[1])
+        inflations.append((float(2 * pairs[:lags].sum() / variance - 1), _freedom(n, lags)))
+    for batches in _BATCHES:
+        size = n // batches
+        means = below[: batches * size].reshape(batches, size).mean(axis=1)
+        inflation, freedom = float(means.var(ddof=1) * size / variance), batches - 1.0
+        if inflation > chdtri(freedom, 1 - _BATCH_LEVEL) / freedom:
+            inflations.append((inflation, freedom))
+    upper = 0.5 + confidence / 2
+    widened = (value * (stdtrit(freedom, upper) / ndtri(upper)) ** 2 for value, freedom in inflations if value > 1)
+    return float(max(widened, default=1.0))
 
 
-def _between_levels(ordered: npt.NDArray[np.float64], q: float, confidence: float, count: int) -> Estimate:
-    """The order statistics at the bounds of the share q of ``count`` samples."""
-    from scipy.special import betaincinv
-
-    n, tail = len(ordered), (1 - confidence) / 2
-    below, above = q * count + 0.5, (1 - q) * count + 0.5
-    low, high = betaincinv(below, above, tail), betaincinv(below, above, 1 - tail)
-    return _bounded(ordered, q, math.floor(low * n), math.ceil(high * n) + 1)
+def _below(samples: npt.NDArray[np.float64], q: float) -> npt.NDArray[np.float64]:
+    """(n,) 1 where a sample is at or below the q-quantile."""
+    return (samples <= quantile(samples, q)).astype(np.float64)
 
 
-def _bounded(ordered: npt.NDArray[np.float64], q: float, low: int, high: int) -> Estimate:
-    """The q-quantile, and the ``low``-th and ``high``-th smallest samples where there are such."""
-    n = len(ordered)
-    bounds = (float(ordered[low - 1]) if low >= 1 else None, float(ordered[high - 1]) if high <= n else None)
-    return Estimate(float(ordered[rank(n, q) - 1]), bounds)
-
-
-def _initial_sequence(indicator: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Inflation of the variance of the mean, and its degrees of freedom."""
+def _covariances(indicator: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], int]:
+    """Sums of neighbouring pairs of autocovariances, and how many of them come before the first not positive one."""
     n = len(indicator)
     size = 1 << (2 * n - 1).bit_length()
     spectrum = np.fft.rfft(indicator - indicator.mean(), size)
     covariance = np.fft.irfft(spectrum * spectrum.conj(), size)[:n] / n
     pairs = covariance[0 : n - 1 : 2] + covariance[1:n:2]
     ends = np.flatnonzero(pairs <= 0)
-    window = int(ends[0]) if len(ends) else len(pairs)
-    total = 2 * np.minimum.accumulate(pairs[:window]).sum() if window else covariance[0]
-    return float((total - covariance[0]) / covariance[0]), max(3.0, n / max(1, 2 * window))
+    return pairs, int(ends[0]) if len(ends) else len(pairs)
+
+
+def _initial_sequence(pairs: npt.NDArray[np.float64], variance: float, n: int) -> tuple[float, float]:
+    """Inflation of the variance of the mean, and its degrees of freedom."""
+    if not len(pairs):
+        return 1.0, _freedom(n, 0)
+    return float(2 * np.minimum.accumulate(pairs).sum() / variance - 1), _freedom(n, len(pairs))
+
+
+def _freedom(n: int, pairs: int) -> float:
+    return max(3.0, n / max(1, 2 * pairs))
 
 
 def _binomial_quantile(probability: float, n: int, p: float) -> int:

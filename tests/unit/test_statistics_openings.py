@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import beta, norm, t
 
-from edgeopt.statistics import serial_percentile_interval, session_percentile_interval, session_ratio
+from edgeopt.statistics import effective_count, percentile_interval, session_percentile_interval
 
 
 def sessions(count: int, between: float, seed: int, rounds: int = 200) -> list[np.ndarray]:
@@ -16,40 +19,87 @@ def sessions(count: int, between: float, seed: int, rounds: int = 200) -> list[n
     ]
 
 
-def test_it_is_the_hull_of_both_intervals():
-    taken = sessions(4, 0.05, 1)
-    value, (low, high) = session_percentile_interval(taken, 0.5)
-    whole = serial_percentile_interval(np.concatenate(taken), 0.5)
-    own = [float(np.log(np.quantile(series, 0.5, method="inverted_cdf"))) for series in taken]
-    between = session_ratio(own).interval
-    assert value == whole.value
-    assert low == pytest.approx(min(whole.interval[0], between[0]))
-    assert high == pytest.approx(max(whole.interval[1], between[1]))
+def test_by_hand() -> None:
+    """6, 3, 4 and 1 of 7 samples each at or below the median: excesses of 2.5, -0.5, 0.5 and -2.5."""
+    below, above = np.split(np.arange(1.0, 15.0), [6, 9, 13]), np.split(np.arange(15.0, 29.0), [1, 5, 8])
+    value, (low, high) = session_percentile_interval(
+        [np.concatenate(parts) for parts in zip(below, above, strict=True)], 0.5
+    )
+    assert value == 14
+    variance = 4 / 3 * (2.5**2 + 0.5**2 + 0.5**2 + 2.5**2) / 28**2
+    worth = 0.25 / variance * (norm.ppf(0.975) / t(3).ppf(0.975)) ** 2
+    levels = beta(worth / 2 + 0.5, worth / 2 + 0.5).ppf([0.025, 0.975])
+    assert (low, high) == pytest.approx(28 * levels + 0.5)  # k is the k-th smallest, at the level (k - 1/2) / 28
 
 
-def test_without_scatter_between_openings_it_is_about_as_short_as_the_series_allows():
+def test_sessions_may_have_unlike_lengths() -> None:
+    taken = sessions(8, 0.0, 3)
+    whole = session_percentile_interval(taken, 0.9).interval
+    halved = session_percentile_interval([s[:100] for s in taken[:4]] + taken[4:], 0.9).interval
+    assert halved == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_without_scatter_between_openings_it_is_about_as_short_as_that_of_independent_samples(q: float) -> None:
     widths = []
-    for seed in range(30):
-        taken = sessions(10, 0.0, seed)
-        low, high = session_percentile_interval(taken, 0.5).interval
-        whole = serial_percentile_interval(np.concatenate(taken), 0.5).interval
-        widths.append((high - low) / (whole[1] - whole[0]))
-    assert min(widths) >= 1
-    assert np.median(widths) < 1.6
+    for seed in range(60):
+        taken = sessions(20, 0.0, seed)
+        low, high = session_percentile_interval(taken, q).interval
+        plain = percentile_interval(np.concatenate(taken), q).interval
+        widths.append((high - low) / (plain[1] - plain[0]))
+    assert 0.8 < np.median(widths) < 1.3
 
 
 @pytest.mark.parametrize(("count", "between"), [(4, 0.02), (10, 0.05), (20, 0.005)])
-def test_it_holds_the_truth_of_openings_that_are_still_to_come(count, between):
-    held = series_held = 0
+def test_it_holds_the_truth_of_openings_that_are_still_to_come(count: int, between: float) -> None:
+    held = plain_held = 0
     for seed in range(200):
         taken = sessions(count, between, seed)
         low, high = session_percentile_interval(taken, 0.5).interval
         held += low <= 1 <= high
-        low, high = serial_percentile_interval(np.concatenate(taken), 0.5).interval
-        series_held += low <= 1 <= high
-    assert held >= 183  # 95 % of 200, less three standard deviations
-    assert held >= series_held
+        low, high = percentile_interval(np.concatenate(taken), 0.5).interval
+        plain_held += low <= 1 <= high
+    assert 181 <= held <= 199  # 95 % of 200, give or take three standard deviations
+    assert held >= plain_held
 
 
-def test_two_openings_do_not_show_how_far_they_lie_apart():
+def test_a_drift_that_outlasts_sessions_makes_neighbours_alike() -> None:
+    """Ten sessions on five levels are worth as much as the five."""
+    random = np.random.default_rng(0)
+    held = clusters = 0
+    for _ in range(200):
+        levels = np.repeat(0.05 * random.standard_normal(5), 400)
+        series = np.exp(levels + 0.02 * random.standard_normal(2000))
+        low, high = session_percentile_interval(np.split(series, 10), 0.5).interval
+        held += low <= 1 <= high
+        alone = session_percentile_interval(random.permutation(series).reshape(10, 200), 0.5).interval
+        clusters += alone[0] <= 1 <= alone[1]
+    assert held >= 170
+    assert clusters < 100
+
+
+def test_a_memory_within_sessions_counts_too() -> None:
+    taken = sessions(6, 0.0, 1)
+    slow = [np.sort(session) for session in taken]  # each session rises
+    short, long = (session_percentile_interval(each, 0.5).interval for each in (taken, slow))
+    assert long[1] - long[0] > 1.5 * (short[1] - short[0])
+    assert effective_count(np.concatenate(slow), 0.5) < 200
+
+
+def test_two_openings_do_not_show_how_far_they_lie_apart() -> None:
     assert session_percentile_interval(sessions(2, 0.02, 0), 0.5).interval == (None, None)
+
+
+def test_sessions_that_agree_exactly() -> None:
+    assert session_percentile_interval([[2.0] * 50] * 4, 0.99) == (2.0, (2.0, 2.0))
+    taken = [np.random.default_rng(0).permutation(np.arange(1.0, 101.0))] * 4
+    low, high = session_percentile_interval(taken, 0.5).interval
+    whole = percentile_interval(np.concatenate(taken), 0.5).interval
+    assert (high - low) / (whole[1] - whole[0]) == pytest.approx(math.sqrt(0.5), abs=0.1)
+
+
+def test_a_level_beyond_the_samples_is_no_bound() -> None:
+    taken = [np.arange(1.0, 11.0) + k / 10 for k in range(3)]
+    assert session_percentile_interval(taken, 0.99).interval[1] is None
+    assert session_percentile_interval(taken, 0.01).interval[0] is None
+    assert None not in session_percentile_interval(taken, 0.5).interval
