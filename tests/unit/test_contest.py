@@ -40,6 +40,8 @@ class PlantedAgent:
     flags: tuple[str, ...] = ("avx2",)
     unsteady: tuple[str, ...] = ()
     openings: float = 0.0
+    power_mode: str = ""
+    rails: list[Sequence[str]] = field(default_factory=list)
     timed: list[list[str]] = field(default_factory=list)
 
     def __enter__(self) -> PlantedAgent:
@@ -48,7 +50,8 @@ class PlantedAgent:
     def __exit__(self, *_: object) -> None: ...
 
     def probe(self) -> access.Facts:
-        return access.Facts("0", "3", 1, access.Machine("planted", self.flags, 2, 1024, "none"), {}, {})
+        machine = access.Machine("planted", self.flags, 2, 1024, "none", power_mode=self.power_mode)
+        return access.Facts("0", "3", 1, machine, {}, {})
 
     def open(self, name: str, runtime: str, path: str, **_: Any) -> access.Opened:
         return access.Opened(name, (), (), 1.0, 1)
@@ -64,7 +67,8 @@ class PlantedAgent:
     def runtime_memory(self, name: str, inputs: Any) -> access.RuntimeMemory:
         return access.RuntimeMemory(None, "the planted runtime does not tell")
 
-    def energy(self, names: Sequence[str], inputs: Any, **_: Any) -> access.Energy:
+    def energy(self, names: Sequence[str], inputs: Any, rails: Sequence[str] = (), **_: Any) -> access.Energy:
+        self.rails.append(rails)
         return access.Energy({}, "", "no counters here")
 
     def time(self, names: Sequence[str], inputs: Any, limits: access.Limits, *, seed: int, **_: Any) -> access.Timing:
@@ -299,6 +303,17 @@ def test_a_budget_chooses_unless_nobody_meets_it(tmp_path: Path, limit: float, s
     target, _ = made.run()
     assert target.shipped == shipped
     assert ("over budget" in target.candidate("int8").rejected) == (shipped == "float")
+
+
+def test_a_device_that_lies_about_its_power_mode_is_refused(tmp_path: Path) -> None:
+    made, agent = contest(tmp_path, {"float": 1e6}, device={"power_mode": "15W", "rails": ("VDD_IN",)})
+    for said, told in (("MAXN", "MAXN"), ("", "none")):
+        agent.power_mode = said
+        with pytest.raises(StageError, match=f"the target says that .* power mode is 15W, the device says {told}"):
+            made.run()
+    agent.power_mode = "15W"
+    assert made.run()[0].shipped == "float"
+    assert agent.rails == [("VDD_IN",)]
 
 
 def test_a_device_without_the_claimed_vnni_is_refused(tmp_path: Path) -> None:
