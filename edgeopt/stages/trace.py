@@ -70,7 +70,8 @@ class Trace:
         program = trace(deployable(network, preprocess), samples.astype("float32"), ctx.root, fixed_batch=True)
         with quiet():
             torch.export.save(program, ctx.out / PROGRAM)
-        names = ["output"] if len(expected) == 1 else [f"output_{index}" for index in range(len(expected))]
+        stem = "output" if spec.name != "output" else "result"  # as in the ONNX file
+        names = [stem] if len(expected) == 1 else [f"{stem}_{index}" for index in range(len(expected))]
         outputs = [
             {"name": name, "shape": list(array.shape[1:]), "dtype": array.dtype.name}
             for name, array in zip(names, expected, strict=True)
