@@ -126,7 +126,7 @@ def _torch(artifact: Artifact, split: data.Split, ctx: StageContext) -> npt.NDAr
 
 @dataclass(frozen=True)
 class _Way:
-    """How an artefact is run; ``not_run`` says why it is not."""
+    """How an artefact is run; ``not_run`` says why it is not, and ``batch`` what the file is fixed to, if it is."""
 
     agent: Callable[[], Agent]
     runtime: str = ""
@@ -135,12 +135,14 @@ class _Way:
     method: str = "measured"
     how: str = ""
     not_run: str = ""
+    batch: int | None = None
 
 
 def _way(artifact: Artifact, params: EvaluateParams, ctx: StageContext) -> _Way:
     if artifact.kind in _UNCOMPILED:
         name = "model.xml" if artifact.kind == "openvino-ir" else artifact.meta.get("file", "model.onnx")
-        return _Way(lambda: ctx.host(""), params.runtime, str(artifact.path(name)), params.optimization)
+        path, batch = str(artifact.path(name)), artifact.meta.get("batch")
+        return _Way(lambda: ctx.host(""), params.runtime, path, params.optimization, batch=batch)
     if params.at_hand:
         return _Way(ctx.agent, params.runtime, str(artifact.path(artifact.meta["file"])), params.optimization)
     found = artifact.meta["stand_in"]
@@ -167,7 +169,7 @@ def _agent(way: _Way, split: data.Split, params: EvaluateParams, ctx: StageConte
     name = ctx.out.name
     agent.open(name, way.runtime, way.file, threads=params.threads, optimization=way.optimization)
     try:
-        outputs = agent.infer(name, [split.samples], batch=params.batch, progress=progress)
+        outputs = agent.infer(name, [split.samples], batch=way.batch or params.batch, progress=progress)
     finally:
         agent.close(name)
     return np.asarray(outputs[0], dtype=np.float32)
