@@ -25,6 +25,8 @@ from edgeopt.stages import _nan
 from edgeopt.target import Target
 
 _TORCH_BATCH = 64
+#: A board whose tool starts anew for every batch takes hours; one that is gone is noticed by its connection.
+_INFER_LIMIT_S = 6 * 3600.0
 
 
 class EvaluateParams(Params):
@@ -169,7 +171,8 @@ def _agent(way: _Way, split: data.Split, params: EvaluateParams, ctx: StageConte
     name = ctx.out.name
     agent.open(name, way.runtime, way.file, threads=params.threads, optimization=way.optimization)
     try:
-        outputs = agent.infer(name, [split.samples], batch=way.batch or params.batch, progress=progress)
+        batch = way.batch or params.batch
+        outputs = agent.infer(name, [split.samples], batch=batch, progress=progress, limit_s=_INFER_LIMIT_S)
     finally:
         agent.close(name)
     return np.asarray(outputs[0], dtype=np.float32)

@@ -275,6 +275,33 @@ def test_the_fingerprint_of_the_device_enters_only_where_it_matters(
         assert len(echo.ran) == (2 if on_device else 1)
 
 
+def test_the_toolkit_of_the_device_is_part_of_what_it_compiles() -> None:
+    """A new JetPack on a board is a new key: the old engine would be refused there."""
+    from edgeopt.access import Facts, Machine
+    from edgeopt.stages.compile import CompileParams
+
+    class Board:
+        def __init__(self, version: str, gpu: str) -> None:
+            self.told = (version, gpu)
+
+        def facts(self) -> Facts:
+            version, gpu = self.told
+            return Facts("0", "3", 1, Machine("arm", (), 6, 8192, "Linux", gpu=gpu), {"tensorrt": version}, {})
+
+    def key(board: Board, **params: Any) -> dict[str, Any]:
+        device = Device()
+        made = object.__new__(engine._Run)
+        made._connections = {device: board}  # type: ignore[dict-item]
+        return made._fingerprint(replace(step(), params=CompileParams(**{"runtime": "tensorrt", **params})), device)
+
+    old = key(Board("10.3.0 (trtexec)", "Orin (sm_87)"))
+    assert old["runtime"] == "10.3.0 (trtexec)"
+    assert old != key(Board("10.7.0 (trtexec)", "Orin (sm_87)"))
+    assert old != key(Board("10.3.0 (trtexec)", "Thor (sm_110)"))
+    assert "runtime" not in key(Board("", ""), at_hand=False)
+    assert "runtime" not in key(Board("", ""), runtime="onnxruntime")
+
+
 def engine_only(folder: Path, plan: Plan) -> None:
     """Run the steps of a plan; its target has no candidates, so measuring it is bound to fail."""
     with pytest.raises((StageError, ValueError, IndexError)):
