@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,15 @@ def outputs(wrong: int) -> np.ndarray:
     return logits
 
 
-def scores(store: Store, wrong: int, split: str) -> Artifact:
-    values, settings = outputs(wrong), {"confidence": 0.95, "seed": 0}
+def scores(store: Store, wrong: int | None, split: str) -> Artifact:
+    """``None``: of a network that gives NaN, as the stage `score` has it."""
+    values, settings = outputs(wrong or 0), {"confidence": 0.95, "seed": 0}
     taken = (
         score(TopK(1), values, LABELS, **settings),
         drop(TopK(1), TopK(1), values, outputs(0), LABELS, **settings),
     )
+    if wrong is None:
+        taken = tuple(replace(m, value=None, interval=None, why="it gives NaN", broken=True) for m in taken)
     with store.scratch() as out:
         np.save(out / "decisions.npy", values.argmax(1))
         np.save(out / "right.npy", (values.argmax(1) == LABELS).astype(np.int8))
@@ -179,6 +182,20 @@ def test_a_fast_candidate_that_is_wrong_does_not_ship(tmp_path: Path) -> None:
     target, _ = made.run()
     assert target.shipped == "pruned"
     assert "accuracy does not hold" in target.candidate("int8").rejected
+
+
+def test_a_float_baseline_that_gives_nan_on_select_fails_its_gates(tmp_path: Path) -> None:
+    """It is all there is to ship, and right on each sample of `evaluate`."""
+    made, _ = contest(tmp_path, {"float": 1e6}, gates={"top1": Limit(min=0.5), "size_mib": Limit(max=1.0)})
+    whole = made.evaluated["float"]
+    made.evaluated = {"float": replace(whole, select=scores(Store(tmp_path / "store"), None, "select"))}
+    target, _ = made.run()
+    judged = {verdict.metric: verdict for verdict in target.verdicts}
+    assert target.shipped == "float"
+    assert judged["top1"].outcome == "fail"
+    assert "NaN" in judged["top1"].why
+    assert judged["top1"].value is None
+    assert judged["size_mib"].outcome == "pass"
 
 
 def test_an_undecided_accuracy_does_not_ship_either(tmp_path: Path) -> None:
