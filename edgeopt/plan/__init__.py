@@ -108,6 +108,11 @@ def _lay_out(layout: Layout, found: FoundTarget, steps: Sequence[tuple[str, Para
             candidates.append(make.candidate("fp16", 2, suffix, make.halved(model), model))
         if quantize and "int8" in target.precision and "int8" in make.backend.precisions:
             candidates.append(make.candidate("int8", 3, suffix, make.quantized(quantize, model), model))
+    if not any(candidate.ships for candidate in candidates):
+        able = sorted({name for runtime in target.runtime for name in registry.find("backends", runtime).precisions})
+        what = f"{' and '.join(target.runtime)} compiles only {' and '.join(able)}, and nothing makes that here"
+        fix = "add `- quantize: {scheme: int8}` to the recipe's steps, and int8 to the target's precision"
+        raise PlanError(what, where=f"target {target.name}", fix=fix)
     accuracy = (gate for gate in found.gates if gate.metric not in verdict.OF_THE_ARTIFACT)
     looked_at = dict.fromkeys(replace(gate, metric=gate.metric.partition("[")[0]) for gate in accuracy)
     return TargetPlan(target, found.source.path, found.gates, tuple(looked_at), tuple(candidates))

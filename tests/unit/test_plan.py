@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from edgeopt import metrics
-from edgeopt.errors import ConfigError
+from edgeopt.errors import ConfigError, PlanError
 from edgeopt.plan import Plan, plan
 from tests import tiny
 
@@ -281,3 +282,14 @@ def test_the_weights_are_read_once_for_all_points(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(layout, "file_digest", digest)
     plan(folder)
     assert [path.name for path in read] == ["weights.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["precision: []", "no quantize step"])
+def test_a_target_for_which_nothing_can_be_made(folder: Path, change: str) -> None:
+    text = "runtime: ethos-u\ndevice: {access: none, arch: ethos-u55-128}\n"
+    recipe = folder / "recipe.yaml"
+    if change == "no quantize step":
+        recipe.write_text(re.sub(r"  - quantize.*\n", "", recipe.read_text()))
+        change = ""
+    with pytest.raises(PlanError, match="compiles only int8, and nothing makes that here"):
+        on(folder, text + change)
