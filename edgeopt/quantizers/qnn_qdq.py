@@ -82,6 +82,7 @@ class QnnQdq:
                         activation_type=_type(params.activations),
                         weight_type=quantization.QuantType.QInt8,
                         per_channel=params.per_channel,
+                        init_overrides=_overrides(onnx.load(prepared)),
                     )
                     quantization.quantize(str(prepared), str(written), config)
             except failures() as error:
@@ -102,6 +103,15 @@ class QnnQdq:
             notes += check(others, per_channel=params.per_channel, activations=params.activations)
         meta = {"float_layers": [layer.name for layer in layers if not layer.quantized]}
         return QuantizerOutput(self.produces, meta, summary(layers, samples), notes)
+
+
+def _overrides(model: Any) -> dict[str, list[dict[str, Any]]]:
+    """The HTP takes the factors of a LayerNormalization in uint8 only; the vendor's configuration leaves them int8."""
+    from onnxruntime.quantization import QuantType
+
+    constants = {tensor.name for tensor in model.graph.initializer}
+    factors = (node.input[1] for node in model.graph.node if node.op_type == "LayerNormalization")
+    return {name: [{"quant_type": QuantType.QUInt8, "symmetric": False}] for name in factors if name in constants}
 
 
 def _type(activations: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.quantizers import Layer, QuantizerOutput
@@ -80,6 +81,31 @@ def test_a_matrix_product_has_one_scale(tmp_path: Path) -> None:
     output = QnnQdq().quantize(model, values, QnnQdqParams(), out, seed=0)
     assert output.notes == ()
     assert [layer.scales for layer in layers(model, out)] == [1, 1]
+
+
+def test_the_factors_of_a_normalization_are_uint8(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["image", "w"], ["a"], name="head/Gemm"),
+        helper.make_node("LayerNormalization", ["a", "g", "b"], ["output"], name="norm"),
+    ]
+    random = np.random.default_rng(0)
+    shapes = {"w": (32, 8), "g": (8,), "b": (8,)}
+    constants = [
+        numpy_helper.from_array(random.standard_normal(size).astype("f4"), name) for name, size in shapes.items()
+    ]
+    ports = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", s]) for n, s in (("image", 32), ("output", 8))
+    ]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
+    out = tmp_path / "out"
+    out.mkdir()
+    values = random.standard_normal((40, 32)).astype(np.float32)
+    QnnQdq().quantize(tmp_path / "m.onnx", values, QnnQdqParams(), out, seed=0)
+    written = onnx.load(out / "model.onnx").graph
+    kinds = {tensor.name: tensor.data_type for tensor in written.initializer}
+    assert kinds["g_quantized"] == TensorProto.UINT8
+    assert kinds["w_quantized"] == TensorProto.INT8
 
 
 def test_two_runs_give_equal_bytes(float_model: Path, tmp_path: Path) -> None:
