@@ -144,3 +144,12 @@ def test_a_recipe_with_a_runtime_that_is_not_available_is_told_why(workspace: Pa
     )
     assert done.returncode == 2
     assert "hailo is not available: " in done.stderr
+
+
+def test_the_index_of_families_names_every_target_and_its_links_lead_somewhere() -> None:
+    docs = ROOT / "docs" / "targets"
+    index = (docs / "README.md").read_text()
+    assert {file.stem for file in (ROOT / "targets").glob("*.yaml")} <= set(re.findall(r"`([\w.-]+)`", index))
+    for page in docs.glob("*.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (docs / link).exists(), f"{page.name}: {link}"
