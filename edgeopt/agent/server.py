@@ -158,6 +158,8 @@ class Server:
     def _throughput(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         opened, batches = self._ready(header, tensors)
         models = {name: one.model for name, one in opened.items()}
+        if blocks.timed(models):
+            raise AgentError("a tool that is started for every series gives no throughput; it needs the Python package")
         with Saturated(models, batches, header["seed"], header["window_seconds"]) as one_round:
             limits = Limits(**header["limits"])
             reply, series = self._paced(one_round, list(models), limits, lambda window: window.ns_per_run)

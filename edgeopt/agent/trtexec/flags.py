@@ -36,7 +36,6 @@ FLAGS = (
     Flag("--onnx", _FIRST, _NEVER, "model to build from"),
     Flag("--saveEngine", _FIRST, _NEVER, "where the engine is written"),
     Flag("--loadEngine", _FIRST, _NEVER, "engine to run"),
-    Flag("--skipInference", _FIRST, _NEVER, "build only; before 8.6 it was --buildOnly"),
     Flag("--profilingVerbosity", _FIRST, _NEVER, "detailed: layers are exported with kernels, tensors and ONNX nodes"),
     Flag("--exportTimes", _FIRST, _NEVER, "times of every timed run, as JSON"),
     Flag("--exportProfile", _FIRST, _NEVER, "times of every layer, as JSON with unescaped names"),

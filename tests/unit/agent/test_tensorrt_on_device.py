@@ -300,3 +300,15 @@ def test_models_that_are_timed_in_two_ways_are_not_compared(device, agents, onnx
     agent.open("onnx", "onnxruntime", str(onnx_file))
     with pytest.raises(StageError, match="engine are timed by their tool and onnx by the agent"):
         agent.time(["engine", "onnx"], [SAMPLES], SHORT, seed=0, batch=2)
+
+
+def test_what_a_tool_that_starts_anew_cannot_give(device, agents, onnx_file: Path, tmp_path: Path) -> None:
+    device((10, 3, 0))
+    agent = agents()
+    path = kept(build(agent, onnx_file), tmp_path / "e")
+    with pytest.raises(StageError, match="several streams need TensorRT's Python package"):
+        agent.open("two", "tensorrt", path, streams=2)
+    agent.open("m", "tensorrt", path)
+    with pytest.raises(StageError, match="gives no throughput"):
+        agent.throughput(["m"], [SAMPLES], SHORT, seed=0, batch=2)
+    assert agent.runtime_memory("m", [SAMPLES[:2]]).peak_mib is None
