@@ -10,7 +10,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ class TflmModel:
                 f"the values of {len(outside)} tensors lie behind the flatbuffer, where TFLM does not look: it would "
                 f"read wrong weights and say nothing; {outside[0]} is the first"
             )
+        said: list[str] = []
         try:
-            self._interpreter: Any = Interpreter.from_bytes(content, arena_size=_bound(self._graph))
+            with _heard(said):
+                self._interpreter: Any = Interpreter.from_bytes(content, arena_size=_bound(self._graph))
+                self._interpreter.invoke()  # an operator may refuse its types only when it runs
         except RuntimeError as error:
-            kinds = ", ".join(sorted({operator.op for operator in self._graph.operators}))
-            raise AgentError(f"TFLM cannot prepare this model ({error}); its operators are {kinds}") from error
+            raise AgentError(f"TFLM cannot run this model: {' / '.join(said[:3]) or error}") from error
         self.arena_bytes = _used(self._interpreter)
         counts = range(len(self._graph.inputs)), range(len(self._graph.outputs))
         inputs, outputs = self._interpreter.get_input_details, self._interpreter.get_output_details
@@ -115,25 +118,28 @@ def _used(interpreter: Any) -> int:
     Raises:
         AgentError: TFLM does not say.
     """
-    said = _said_by(interpreter.print_allocations)
-    if not (found := _TOTAL.search(said)):
-        raise AgentError(f"TFLM does not say how much of its arena it uses: {said[:200]!r}")
+    said: list[str] = []
+    with _heard(said):
+        interpreter.print_allocations()
+    if not (found := _TOTAL.search("\n".join(said))):
+        raise AgentError(f"TFLM does not say how much of its arena it uses: {' / '.join(said[:3])!r}")
     return int(found[1])
 
 
-def _said_by(call: Callable[[], None]) -> str:
-    """What a call writes to the standard error of the process, as the interpreter's messages go nowhere else."""
+@contextmanager
+def _heard(lines: list[str]) -> Iterator[None]:
+    """Adds what is written to the standard error of the process meanwhile: TFLM says nowhere else what is wrong."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
-            call()
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-        file.seek(0)
-        return file.read().decode(errors="replace")
+            file.seek(0)
+            lines += [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
 
 
 def _port(tensor: tflite_file.Tensor, coding: affine.Affine) -> Port:
