@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,10 @@ class Layout:
         content = canonical([stage_name, bound.model_dump(mode="json"), dict(inputs), dumped])
         if content not in self._ids:
             wanted_id = step_id or stage_name
-            unique = wanted_id if wanted_id not in self.steps else f"{wanted_id}@{target.name}"
+            names = chain(
+                (wanted_id, f"{wanted_id}@{target.name}"), (f"{wanted_id}@{target.name}.{n}" for n in count(2))
+            )
+            unique = next(name for name in names if name not in self.steps)
             self._ids[content] = unique
             self.steps[unique] = Step(unique, stage_name, bound, dict(inputs), stage.data(bound), target.name, device)
             self.kinds[unique] = self._produces(stage, bound)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeopt import metrics
+from edgeopt import metrics, registry
 from edgeopt.errors import ConfigError, PlanError
 from edgeopt.plan import Plan, plan
+from edgeopt.plan.layout import Layout
 from tests import tiny
 
 
@@ -293,3 +294,15 @@ def test_a_target_for_which_nothing_can_be_made(folder: Path, change: str) -> No
         change = ""
     with pytest.raises(PlanError, match="compiles only int8, and nothing makes that here"):
         on(folder, text + change)
+
+
+def test_unlike_steps_never_share_an_id(folder: Path) -> None:
+    read = plan(folder)
+    layout = Layout(read.recipe, read.root)
+    target = read.targets["tiny-openvino"].target
+    trained = layout.load(target)
+    made = [
+        layout.add("prune", registry.find("stages", "prune").Params(macs_ratio=ratio), {"model": trained}, target, "x")
+        for ratio in (0.9, 0.8, 0.7, 0.6)
+    ]
+    assert made == ["x", "x@tiny-openvino", "x@tiny-openvino.2", "x@tiny-openvino.3"]
