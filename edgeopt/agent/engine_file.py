@@ -7,8 +7,8 @@ fails late, with a message that names neither. So the toolchain writes a ``.json
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class EngineFile:
         cuda_graph: Whether its run can be captured as a CUDA graph.
         dla_core: Number of the accelerator; None for the GPU alone.
         inputs, outputs: With static shapes.
+        reasons: Why layers do not run on the DLA core, by name.
     """
 
     tensorrt: str
@@ -44,6 +45,7 @@ class EngineFile:
     dla_core: int | None
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, plan: Path) -> None:
         """Writes it beside the plan."""

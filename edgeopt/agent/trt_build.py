@@ -8,16 +8,17 @@ engine's layers are is asked where it is opened. Source: the TensorRT Python API
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from . import AgentError, gpu
 from .trtexec import flags
-from .trtexec.building import Made, memory_bytes
+from .trtexec.building import Made, memory_bytes, reasons
 
 _SHOWN = 8
+_LETTERS = {"INTERNAL_ERROR": "F", "ERROR": "E", "WARNING": "W", "INFO": "I", "VERBOSE": "V"}
 #: without a GPU every error is followed by this one, which explains nothing
 _MISLEADING = re.compile(
     r"cudaError(InsufficientDriver|NoDevice)|CUDA driver version is insufficient|Error Code 35|error 35"
@@ -54,7 +55,7 @@ def build(
         _read_cache(config, timing_cache)
         engine = builder.build_serialized_network(network, config)
         if engine is None:
-            raise AgentError(_refused([line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]))
+            raise AgentError(_refused(errors(lines)))
         plan.write_bytes(bytes(engine))
         if (cache := config.get_timing_cache()) is not None:
             timing_cache.write_bytes(bytes(cache.serialize()))
@@ -67,13 +68,14 @@ def build(
         gpu=found_gpu.name if found_gpu else "",
         arch=found_gpu.arch if found_gpu else "",
         cuda_graph=True,
+        reasons={} if options["dla_core"] is None else reasons("\n".join(lines)),
         weights_bytes=memory.get("Weights"),
         activation_bytes=memory.get("Activation"),
     )
 
 
 def collecting_logger(trt: ModuleType, lines: list[str]) -> Any:
-    """A logger of TensorRT that adds ``SEVERITY: message`` to ``lines``; it is never silent about errors."""
+    """A logger of TensorRT that adds ``[E] [TRT] message`` to ``lines``, as ``trtexec`` writes it."""
 
     class Collecting(trt.ILogger):  # type: ignore[misc, name-defined]  # of a module that is not known here
         def __init__(self) -> None:
@@ -81,9 +83,14 @@ def collecting_logger(trt: ModuleType, lines: list[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if not _MISLEADING.search(message):
-                lines.append(f"{severity.name}: {message}")
+                lines.append(f"[{_LETTERS.get(severity.name, '?')}] [TRT] {message}")
 
     return Collecting()
+
+
+def errors(lines: Sequence[str]) -> list[str]:
+    """What a collecting logger heard of errors."""
+    return [line[len("[E] [TRT] ") :] for line in lines if line.startswith(("[E]", "[F]"))]
 
 
 def _network_flags(trt: ModuleType, typing: str) -> int:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from .. import AgentError, cuda, gpu, trtexec  # noqa: TID252  relative, so that a zipapp works
 from ..engine_file import EngineFile  # noqa: TID252
-from ..trt_build import collecting_logger  # noqa: TID252
+from ..trt_build import collecting_logger, errors  # noqa: TID252
 from ..trtexec import exports, flags  # noqa: TID252
+from ..trtexec.building import placed  # noqa: TID252
 from ..trtexec.model import TrtexecModel  # noqa: TID252
 from . import Layer, Model, Options, Port, RuntimeMemory, fill
 
@@ -125,7 +126,7 @@ class TensorrtModel:
     """An engine in this process. Only the GPU's work and its launch are timed: copying is not."""
 
     def __init__(self, trt: ModuleType, plan: Path, engine: EngineFile, options: Options) -> None:
-        self._trt = trt
+        self._trt, self._file = trt, engine
         self._lines: list[str] = []
         self._runtime: Any = trt.Runtime(collecting_logger(trt, self._lines))
         if engine.dla_core is not None:
@@ -133,8 +134,7 @@ class TensorrtModel:
         device = cuda.primary()
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            said = "\n".join(line for line in self._lines if line.startswith(("ERROR", "INTERNAL_ERROR")))
-            raise AgentError(f"TensorRT refuses {plan.name}: {said or 'it gives no reason'}")
+            raise AgentError(f"TensorRT refuses {plan.name}: {'; '.join(errors(self._lines)) or 'it gives no reason'}")
         self._require_ports((*engine.inputs, *engine.outputs))
         self.inputs, self.outputs = engine.inputs, engine.outputs
         self.threads = options.threads  # of the CPU: it only launches
@@ -156,7 +156,8 @@ class TensorrtModel:
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         times_ms = self._profiled(context)
         medians = {name: statistics.median(values) for name, values in times_ms.items()}
-        return list(exports.with_times(exports.layer_info(text).layers, medians))
+        timed = exports.with_times(exports.layer_info(text).layers, medians)
+        return list(timed if self._file.dla_core is None else placed(timed, self._file.reasons))
 
     def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
         size = getattr(self._engine, "device_memory_size_v2", None) or getattr(self._engine, "device_memory_size", None)

@@ -73,7 +73,16 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
     )
     used = "python" if module else "trtexec"
     engine = EngineFile(
-        flags.written(version), made.arch, made.gpu, used, typing, made.cuda_graph, options["dla_core"], inputs, outputs
+        tensorrt=flags.written(version),
+        arch=made.arch,
+        gpu=made.gpu,
+        tool=used,
+        typing=typing,
+        cuda_graph=made.cuda_graph,
+        dla_core=options["dla_core"],
+        inputs=inputs,
+        outputs=outputs,
+        reasons=made.reasons,
     )
     engine.write(plan)
     return {**_facts(engine, made), "layers": [asdict(layer) for layer in made.layers]}

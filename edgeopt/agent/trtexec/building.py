@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +24,21 @@ _COPY = "copies between the DLA core and the GPU"
 
 
 class Made(NamedTuple):
-    """What a build gave, beside the files: its layers, the GPU, and what the log says of memory."""
+    """What a build gave, beside the files.
+
+    Attributes:
+        layers: None if they have to be asked where the engine is opened.
+        gpu, arch: Of the builder.
+        cuda_graph: Whether a run can be captured.
+        reasons: Why layers cannot run on the DLA core, by the name of the layer.
+        weights_bytes, activation_bytes: As the log tells them.
+    """
 
     layers: tuple[Layer, ...]
     gpu: str
     arch: str
     cuda_graph: bool
+    reasons: Mapping[str, str]
     weights_bytes: int | None
     activation_bytes: int | None
 
@@ -90,13 +99,15 @@ def build(
     )
     info = exports.layer_info(layers_file.read_text(encoding="utf-8", errors="surrogateescape"), layers_file.name)
     layers = exports.with_times(info.layers, exports.profile(profile_file))
+    why = reasons(said) if dla else {}
     gpu, capability = _GPU.search(said), _CAPABILITY.search(said)
     memory = memory_bytes(said)
     return Made(
-        placed(layers, said) if dla else layers,
+        placed(layers, why, on_gpu(said)) if dla else layers,
         gpu[1].strip() if gpu else "",
         f"sm_{capability[1]}{capability[2]}" if capability else "",
         not _NO_GRAPH.search(said),
+        why,
         memory.get("Weights"),
         memory.get("Activation"),
     )
@@ -107,11 +118,19 @@ def memory_bytes(said: str) -> dict[str, int]:
     return {what: int(count) for what, count in _BYTES.findall(said)}
 
 
-def placed(layers: tuple[Layer, ...], said: str) -> tuple[Layer, ...]:
+def reasons(said: str) -> dict[str, str]:
+    """Why layers do not run on the DLA core, by name, as the log of a build tells it."""
+    found = {match["name"]: match["why"] for match in _SWITCHED.finditer(said)}
+    return found | {match["name"]: match["why"] for match in _REASON.finditer(said) if "Switching" not in match["why"]}
+
+
+def on_gpu(said: str) -> set[str]:
+    """Names of the layers that the log of a build lists as those of the GPU."""
+    return {match["name"] for line in said.splitlines() if (match := _ON_GPU.search(line))}
+
+
+def placed(layers: Sequence[Layer], reasons: Mapping[str, str], on_gpu: Collection[str] = ()) -> tuple[Layer, ...]:
     """The layers of an engine for a DLA core: those on the GPU with the reason that the builder gave, if it did."""
-    reasons = {match["name"]: match["why"] for match in _SWITCHED.finditer(said)}
-    reasons |= {match["name"]: match["why"] for match in _REASON.finditer(said) if "Switching" not in match["why"]}
-    on_gpu = {match["name"] for line in said.splitlines() if (match := _ON_GPU.search(line))}
 
     def why(layer: Layer) -> str:
         if layer.op == "Reformat" or layer.name.startswith("Reformatting CopyNode"):

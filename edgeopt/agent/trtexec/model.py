@@ -18,6 +18,7 @@ from ..engine_file import EngineFile  # noqa: TID252
 from ..runtimes import Layer, Options, RuntimeMemory, fill  # noqa: TID252
 from ..timer import Clock  # noqa: TID252
 from . import Tool, exports, flags, run
+from .building import placed
 
 T = TypeVar("T")
 
@@ -116,7 +117,8 @@ class TrtexecModel:
             ]
         )
         info = exports.layer_info(layers.read_text(encoding="utf-8", errors="surrogateescape"), layers.name)
-        return list(exports.with_times(info.layers, exports.profile(profile)))
+        timed = exports.with_times(info.layers, exports.profile(profile))
+        return list(timed if self._engine.dla_core is None else placed(timed, self._engine.reasons))
 
     def memory(self, inputs: Sequence[npt.NDArray[Any]]) -> RuntimeMemory:
         return RuntimeMemory(None, "trtexec does not say how much memory an engine takes")

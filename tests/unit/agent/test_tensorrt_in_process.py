@@ -62,6 +62,14 @@ def test_an_engine_runs_with_a_graph_or_without(driver: Driver, tmp_path: Path, 
     assert driver.memory == {}
 
 
+def test_layers_beside_a_dla_core_have_the_builders_reason(driver: Driver, tmp_path: Path) -> None:
+    file = plan(tmp_path)
+    why = {"double": "DLA cores do not support it"}
+    EngineFile("10.13.0", "sm_87", "Orin", "python", "weak", True, 0, (X,), (Y,), why).write(file)
+    (layer,) = tensorrt.open(str(file), Options()).layers([INPUT])
+    assert (layer.device, layer.why) == ("GPU", "DLA cores do not support it")
+
+
 def test_streams_have_buffers_of_their_own(driver: Driver, tmp_path: Path) -> None:
     model = tensorrt.open(str(plan(tmp_path)), Options(streams=2))
     first, second = model.lanes
@@ -101,7 +109,7 @@ def test_a_plan_of_another_gpu_is_not_deserialised(
 
 
 def test_what_tensorrt_says_is_told_without_the_line_that_misleads(driver: Driver, tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match=r"refuses model\.engine: ERROR: magic tag does not match$"):
+    with pytest.raises(AgentError, match=r"refuses model\.engine: magic tag does not match$"):
         tensorrt.open(str(plan(tmp_path, body=b"broken")), Options())
 
 
