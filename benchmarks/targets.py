@@ -5,6 +5,7 @@ that costs, how much of it runs on the processor that the target is for, and its
 of the digits recipe; the networks are only quantized, neither pruned nor distilled. Every layer that runs elsewhere is
 looked up in the layer map of the artefact, and has to be named in the notes of the run.
 
+``prepared`` means that the file which the device's own toolkit compiles is made, checked and run, but not compiled.
 Targets that cannot be served here, for want of a toolkit or of the device, are rows that say why.
 """
 
@@ -123,7 +124,7 @@ def _row(net: str, name: str, target: Mapping[str, Any], candidate: Mapping[str,
         "net": net,
         "target": name,
         "candidate": candidate["id"],
-        "outcome": "compiled",
+        "outcome": "compiled" if layers else "prepared",
         "ships": "yes" if candidate["id"] == target["shipped"] else "",
         "outputs": known["top1"]["method"] if value("top1") is not None else "not run",
         "sqnr_db": value("sqnr_db"),
@@ -136,13 +137,16 @@ def _row(net: str, name: str, target: Mapping[str, Any], candidate: Mapping[str,
         "macs_there": None if macs is None else 1 - macs,
         "layers": len(layers),
         "fallbacks": len(elsewhere) if placed else None,
+        "in_float": len(placed["in_float"]) if placed else None,
+        "qdq_left": len(placed["unfused"]) if placed else None,
+        "reformats": len(placed["reformats"]) if placed else None,
         "unnamed": sum(layer not in notes for layer in (*elsewhere, *unmapped)) if placed else None,
         "latency_ms": value("latency_p50_ms"),
         "latency": latency.get("method", "") if value("latency_p50_ms") is not None else "not measured",
         "size_mib": value("size_mib"),
     }
     figures = {metric: value(metric) for metric in ("sram_mib", "arena_mib", "weights_mib") if metric in known}
-    return {**row, **figures, "why": "" if placed else "the toolkit does not tell its layers"}
+    return {**row, **figures, "why": "" if placed else notes}
 
 
 def _delta(drop: float | None) -> float | None:
@@ -151,7 +155,7 @@ def _delta(drop: float | None) -> float | None:
 
 
 def _claims(rows: Sequence[Row]) -> list[Claim]:
-    compiled = [row for row in rows if row["outcome"] == "compiled"]
+    compiled = [row for row in rows if row["outcome"] in ("compiled", "prepared")]
     quantized = [float(row["sqnr_db"]) for row in compiled if "int8" in str(row["candidate"]) and row["sqnr_db"]]
     return [
         Claim("targets that this machine can do and that could not be served", _count(rows, "failed"), 0),

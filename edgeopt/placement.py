@@ -28,6 +28,8 @@ _QUANTIZATIONS = frozenset(
 _MOVES = frozenset({"reorder", "reorderinput", "reorderoutput", "reformat", "copy", "memcpyfromhost", "memcpytohost"})
 #: These do so too, but a network may also have them itself: they count where they stand for none of its nodes.
 _MOVES_IF_ADDED = frozenset({"transpose", "cast", "convert", "permute", "shuffle", "reshape", "noop"})
+#: Ends of the names of the nodes that quantizing puts into an ONNX model.
+_QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 _INTEGERS = frozenset({"i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32"})
 #: Kernels that say in their name that they compute in float, whatever the precision of their input.
 _FLOAT_KERNELS = ("_f32", "_fp32", "_f16", "_fp16", "_bf16")
@@ -207,7 +209,7 @@ def of(
         unmapped_nodes=len(missing),
         unmapped=tuple(Node(node, count) for node in missing if (count := macs[node])),
         fallbacks=chosen([n for n in every if layers[n]["device"] != processor]),
-        unfused=chosen([n for n in every if _type(layers[n]) in _QUANTIZATIONS]),
+        unfused=chosen([n for n in every if _quantizes(layers[n])]),
         reformats=chosen([n for n in every if _moves(layers[n])]),
         in_float=chosen(
             [n for n in every if asked == "int8" and of_layer[n] and _computes_in(layers[n]) not in _INTEGERS]
@@ -220,7 +222,7 @@ def _owners(layers: Sequence[Mapping[str, Any]], processor: str) -> dict[str, in
 
     def rank(number: int) -> tuple[bool, bool, bool, int]:
         layer = layers[number]
-        idle = _moves(layer) or _type(layer) in _QUANTIZATIONS
+        idle = _moves(layer) or _quantizes(layer)
         return idle, layer["device"] == processor, _computes_in(layer) in _INTEGERS, number
 
     owner: dict[str, int] = {}
@@ -232,6 +234,12 @@ def _owners(layers: Sequence[Mapping[str, Any]], processor: str) -> dict[str, in
 
 def _type(layer: Mapping[str, Any]) -> str:
     return str(layer["op"]).lower()
+
+
+def _quantizes(layer: Mapping[str, Any]) -> bool:
+    """Whether it does nothing else; a compiler may have put several such nodes into one kernel of its own making."""
+    source = layer["source"]
+    return _type(layer) in _QUANTIZATIONS or (bool(source) and all(name.endswith(_QUANTIZING) for name in source))
 
 
 def _moves(layer: Mapping[str, Any]) -> bool:

@@ -107,6 +107,14 @@ def test_quantization_that_did_not_fuse(op):
     assert found.macs == {"NPU": {"i8": 1000}}  # the convolution computes, the quantization does not
 
 
+def test_a_kernel_that_only_quantizes_did_not_fuse_whatever_the_compiler_calls_it():
+    """As TensorRT's code generator does where a convolution is followed by no activation."""
+    alone = layer("__myl_MulAddMulMinMaxRounCast", "kgen", ["getitem_6_QuantizeLinear"], "f32")
+    fused = layer("__myl_MulMaxMinRounCast", "kgen", ["model/Add", "add_QuantizeLinear"], "f32")
+    found = placed(CONV, alone, fused, BODY, HEAD)
+    assert [layer.name for layer in found.unfused] == ["__myl_MulAddMulMinMaxRounCast"]
+
+
 @pytest.mark.parametrize(
     ("op", "source", "counts"),
     [
