@@ -288,8 +288,7 @@ class Sessions:
             elif len(self.done) < statistics.FEWEST_SESSIONS:
                 why = f"{len(self.done)} sessions do not show how far openings lie apart; "
             elif None in estimate.interval:
-                worth = statistics.effective_count(samples, percentile / 100, protocol.confidence)
-                why = f"{len(samples)} samples, worth {worth} independent ones on a machine that drifts; "
+                why = f"{len(samples)} samples of sessions that differ do not bound it; "
             why += f"p{percentile:g} needs {needed}"
             metric = f"latency_p{percentile:g}_ms"
             measured.append(bounded(metric, "ms", estimate, len(samples), protocol, self.machine, why))
@@ -301,9 +300,10 @@ class Sessions:
         return statistics.session_percentile_interval(times_ms, percentile / 100, confidence)
 
     def _throughput(self, name: str) -> Measurement:
-        """Samples per second of the median window."""
-        value, (low, high) = self._percentile([session.pace_ns[name] for session in self.done], 50)
-        per_s = Estimate(1e3 / value, (high and 1e3 / high, low and 1e3 / low))
+        """Samples per second of the median window, as the sessions agree on: they have few windows each."""
+        logs = [math.log(float(np.median(session.pace_ns[name]))) for session in self.done]
+        value, (low, high) = statistics.session_ratio(logs, self.schedule.latency_confidence)
+        per_s = Estimate(1e9 / value, (high and 1e9 / high, low and 1e9 / low))
         count = len(self.pace_ns(name))
         why = f"{count} windows are too few for an interval"
         measured = bounded("throughput_per_s", "1/s", per_s, count, self._judged_latency(), self.machine, why)
