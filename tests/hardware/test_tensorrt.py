@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.access import Limits, local
-from edgeopt.agent import gpu
+from edgeopt.agent import gpu, trtexec
 from edgeopt.agent.runtimes import versions
 
 pytestmark = pytest.mark.hardware
@@ -42,6 +43,10 @@ def test_a_network_on_the_gpu(tool: str, tmp_path: Path) -> None:
         pytest.skip("there is no NVIDIA GPU here")
     if "tensorrt" not in versions()[0]:
         pytest.skip(versions()[1]["tensorrt"])
+    try:
+        importlib.import_module("tensorrt") if tool == "python" else trtexec.find()
+    except ImportError as error:
+        pytest.skip(str(error))
     file, model = tmp_path / "model.onnx", network()
     onnx.save(model, file)
     options = {
