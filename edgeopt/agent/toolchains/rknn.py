@@ -122,7 +122,7 @@ def complaint(lines: Sequence[str]) -> str:
     marked = [line[2:].strip() for line in lines if line.startswith("E ")]
     said = [line.partition("]")[2].strip() if line.startswith("RKNN: [") else line for line in marked]
     told = [line for line in said if line and "Traceback" not in line and not line.startswith("rknn-toolkit2 version")]
-    raised = [line for line in lines if re.match(r"\w*(Error|Exception): (?!Traceback)", line)]
+    raised = [found[1] for line in lines if (found := re.match(r"(?:\w+\.)*(\w+: (?!Traceback).+)", line))]
     return "; ".join(dict.fromkeys((*told[:3], *raised[-1:]))) or " | ".join(lines[-_LAST_LINES:])
 
 

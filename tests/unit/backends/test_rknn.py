@@ -134,6 +134,11 @@ def test_the_toolkits_own_words_are_found_in_its_output() -> None:
     assert words == "load_onnx: Unsupport onnx opset 20, need <= 19!; ValueError: Unsupport onnx opset 20, need <= 19!"
     aborted = b"I rknn building ...\nE RKNN: [16:05:17.535] Not Support Dtype: 2. please check precision!\n"
     assert toolchain.complaint(toolchain.readable(aborted)) == "Not Support Dtype: 2. please check precision!"
+    below = [
+        "    sess = C.InferenceSession()",
+        "onnxruntime.capi.state.InvalidGraph: In Node stem/Relu: No Op registered",
+    ]
+    assert toolchain.complaint(below) == "InvalidGraph: In Node stem/Relu: No Op registered"
     assert toolchain.complaint(["Killed"]) == "Killed"
 
 
@@ -276,7 +281,9 @@ def test_what_the_toolkit_refuses_is_told_in_its_words(tmp_path: Path, host: Cal
     out.mkdir()
     with pytest.raises(StageError, match="NoSuchOperator") as caught:
         Rknn().compile(source, Request(1, 1, RknnOptions(platform="rk3588"), 0, onnx_nets.no_agent, host), out)
+    assert "relu/Relu" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+    assert "site-packages" not in str(caught.value)
 
 
 @needs_toolkit
