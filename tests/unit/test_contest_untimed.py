@@ -196,4 +196,3 @@ def test_the_contest_asks_no_device(tmp_path: Path) -> None:
     asked = replace(made, connect=lambda: pytest.fail("there is no device"))
     assert isinstance(asked, Contest)
     asked.run()
-
