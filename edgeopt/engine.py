@@ -146,6 +146,7 @@ class _Run:
     samples: dict[str, Any] = field(default_factory=dict)
     _connections: dict[Device, Connection] = field(default_factory=dict)
     _agents: dict[Device, Agent] = field(default_factory=dict)
+    _used: set[Device] = field(default_factory=set)
 
     # Steps
 
@@ -181,7 +182,9 @@ class _Run:
             else:
                 why = self._why(slot, fields)
                 self._emit(events.StepStarted, step=step.id, why=why)
+                self._used.clear()
                 action, artifact = self._work(step, key, fields)
+                self._spare()
                 self._emit(events.StepFinished, step=step.id, seconds=action.seconds, summary=action.summary)
         for note in action.notes:
             self._emit(events.NoteTaken, step=step.id, note=note)
@@ -325,7 +328,14 @@ class _Run:
     def _agent(self, device: Device) -> Agent:
         if device not in self._agents or self._agents[device].stopped:
             self._agents[device] = self._connection(device).start()
+        self._used.add(device)
         return self._agents[device]
+
+    def _spare(self) -> None:
+        """Stop the agents in other Pythons that the last step did without: a toolkit holds hundreds of MB."""
+        for device in [one for one in self._agents if one.access.python and not one.access.remote]:
+            if device not in self._used:
+                self._agents.pop(device).stop()
 
     def _host(self, environment: str) -> Agent:
         """An agent on this machine; in an isolated tool environment if one is named."""

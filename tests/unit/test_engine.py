@@ -348,3 +348,42 @@ def test_a_device_that_does_not_answer_is_told_before_any_step(folder: Path, ech
         connect=lambda device: Unreachable(),  # type: ignore[arg-type,return-value]
     )
     assert echo.ran == ["a"]
+
+
+@dataclass
+class Kept:
+    """A connection whose agents remember that they were stopped."""
+
+    started: list[Kept] = field(default_factory=list)
+    stopped: bool = False
+
+    def start(self) -> Kept:
+        self.started.append(Kept())
+        return self.started[-1]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None: ...
+
+
+def test_a_tool_environment_is_left_once_a_step_does_without_it(
+    folder: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, seen = Kept(), []
+    monkeypatch.setattr(engine.tools, "python", lambda name: folder / name)
+
+    def ran(inputs: object, params: EchoParams, ctx: StageContext) -> StageOutput:
+        if params.text == "tool":
+            ctx.host("rknn")
+        seen.append([agent.stopped for agent in connection.started])
+        (ctx.out / "text").write_text(params.text)
+        return StageOutput("echo", {}, "", ())
+
+    monkeypatch.setattr(echo, "run", ran, raising=False)
+    splits = ("train", "select", "evaluate", "train", "calibrate")  # so that no two steps are equal
+    texts = ("tool", "tool", "none", "none", "tool")
+    steps = [step(f"s{n}", text, data=(split,)) for n, (text, split) in enumerate(zip(texts, splits, strict=True))]
+    run(folder, make_plan(folder, *steps), connect=lambda device: connection)
+    assert seen == [[False], [False], [False], [True], [True, False]]
+    assert [agent.stopped for agent in connection.started] == [True, True]
