@@ -20,6 +20,8 @@ from ..onnx_graph import nodes  # noqa: TID252
 from . import Layer, Options, RuntimeMemory
 from .onnxruntime import Binding, session_options
 
+#: Of ONNX files only those that hold a compiled context binary: see :mod:`edgeopt.agent.call_overhead`.
+READS_ONNX = False
 _PROVIDER = "QNNExecutionProvider"
 
 

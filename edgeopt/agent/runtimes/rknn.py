@@ -20,6 +20,9 @@ from .. import AgentError  # noqa: TID252  relative, so that a zipapp works
 from ..toolchains.rknn import CALIBRATION, ONNX, session  # noqa: TID252
 from . import Layer, Options, Port, RuntimeMemory, fill
 
+#: It opens the archive that a build leaves aside; there is none that does next to nothing.
+READS_ONNX = False
+
 
 def version() -> str:
     from importlib.metadata import PackageNotFoundError, version

@@ -71,8 +71,10 @@ def times(file: Path) -> Times:
         latency, compute = (np.array([run[key] for run in runs], float) for key in ("latencyMs", "computeMs"))
     except (KeyError, TypeError, ValueError) as error:
         raise AgentError(f"{file.name} is not what trtexec writes: no {error} in a run") from error
-    if not (np.isfinite(latency).all() and (latency > 0).all()):
-        raise AgentError(f"{file.name} has runs that took no time, or no finite one")
+    for key, series in (("latencyMs", latency), ("computeMs", compute)):
+        wrong = np.flatnonzero(~(np.isfinite(series) & (series > 0)))
+        if len(wrong):
+            raise AgentError(f"{file.name}: run {wrong[0]} took no time, or no finite one: {key} is {series[wrong[0]]}")
     return Times(latency, compute)
 
 

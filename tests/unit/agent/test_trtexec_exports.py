@@ -74,11 +74,18 @@ def test_times_are_read_and_cut_files_refused(tmp_path: Path) -> None:
         file.write_text(wrong)
         with pytest.raises(AgentError, match=why):
             exports.times(file)
-    file.write_text('[{"latencyMs": 0, "computeMs": 0}]')
-    with pytest.raises(AgentError, match="took no time"):
-        exports.times(file)
     with pytest.raises(AgentError, match=r"wrote no gone\.json"):
         exports.times(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize("key", ["latencyMs", "computeMs"])
+@pytest.mark.parametrize("ms", [float("nan"), float("inf"), 0.0, -3.0])
+def test_a_run_that_took_no_time_is_refused_by_its_place(tmp_path: Path, key: str, ms: float) -> None:
+    file = tmp_path / "times.json"
+    fine = {"latencyMs": 2.0, "computeMs": 1.5}
+    file.write_text(json.dumps([fine, {**fine, key: ms}, fine]))
+    with pytest.raises(AgentError, match=rf"^times\.json: run 1 took no time.*{key} is {ms}$"):
+        exports.times(file)
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=300), st.sampled_from([50.0, 90.0, 95.0, 99.0, 99.9]))
