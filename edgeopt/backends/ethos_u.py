@@ -24,7 +24,7 @@ from edgeopt import tflite
 from edgeopt.agent import tflite_file
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import ASIDE, Artifact
-from edgeopt.backends import Backend, Compiled, Figure, Request, Scheme, StandIn
+from edgeopt.backends import Backend, Compiled, Depth, Figure, Request, Scheme, StandIn
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
 from edgeopt.stage import Params
@@ -110,8 +110,12 @@ class EthosU(Backend):
         """With the defaults of the accelerator's family.
 
         Raises:
-            ConfigError: There is no such accelerator, system configuration or memory mode, or they do not go together.
+            ConfigError: There is no such accelerator, system configuration or memory mode, they do not go together, or
+                the device is said to be reached.
         """
+        if not target.device.access.none:
+            fix = "write `access: none`: the model is compiled and estimated"
+            raise ConfigError("edgeopt does not run models on Ethos-U", where=f"target {target.name}: device", fix=fix)
         where = f"target {target.name}: compile"
         unset = {"accelerator": target.device.arch or "", "system_config": "", "memory_mode": ""}
         asked = self.parse(target, **unset)
@@ -136,6 +140,10 @@ class EthosU(Backend):
             what = f"{system} has no memory_mode {mode!r}{hint(mode, modes)}"
             raise ConfigError(what, where=where, fix=f"one of {', '.join(modes)}")
         return asked.model_copy(update={"system_config": system, "memory_mode": mode})
+
+    def depth(self, target: Target) -> Depth | None:
+        """The same for all targets."""
+        return self.without_device
 
     def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.tflite`` for the NPU, and under ``aside/`` the file before vela, its log and its tables.

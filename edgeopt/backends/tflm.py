@@ -13,8 +13,9 @@ import numpy as np
 from edgeopt import tflite
 from edgeopt.agent import tflite_file
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Backend, Compiled, Figure, Request, Scheme, StandIn
-from edgeopt.errors import StageError
+from edgeopt.backends import Backend, Compiled, Depth, Figure, Request, Scheme, StandIn
+from edgeopt.errors import ConfigError, StageError
+from edgeopt.stage import Params
 from edgeopt.target import Target
 from edgeopt.tflite import names
 
@@ -34,6 +35,21 @@ class Tflm(Backend):
     def scheme(self, target: Target) -> Scheme:
         """Full INT8, ranges by minimum and maximum."""
         return Scheme("ai_edge")
+
+    def options(self, target: Target) -> Params:
+        """There are none.
+
+        Raises:
+            ConfigError: The target says one, or that its device is reached.
+        """
+        if not target.device.access.none:
+            where, fix = f"target {target.name}: device", "write `access: none`: the model is built and simulated"
+            raise ConfigError("edgeopt does not run models on microcontrollers", where=where, fix=fix)
+        return self.parse(target)
+
+    def depth(self, target: Target) -> Depth | None:
+        """The same for all targets."""
+        return self.without_device
 
     def compile(self, artifact: Artifact, request: Request, out: Path) -> Compiled:
         """Write ``model.tflite`` and find the size of its tensor arena.

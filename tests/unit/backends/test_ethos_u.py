@@ -111,6 +111,17 @@ def test_what_does_not_exist_or_go_together_is_refused(
     assert where in caught.value.where
 
 
+@pytest.mark.parametrize("access", ["local", {"ssh": "board"}])
+def test_this_machine_is_no_npu(access: Any) -> None:
+    reached = Target.model_validate(
+        {"target": 1, "name": "t", "runtime": "ethos-u", "device": {"access": access, "arch": "ethos-u55-128"}}
+    )
+    with pytest.raises(ConfigError, match="does not run models on Ethos-U") as caught:
+        EthosU().options(reached)
+    assert "access: none" in caught.value.fix
+    assert EthosU().depth(reached) == "estimate"
+
+
 @pytest.mark.parametrize(
     ("family", "system"), [(family, system) for family, systems in SYSTEMS.items() for system in systems]
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from edgeopt.artifact import Artifact
 from edgeopt.backends import Backend, Compiled, Request
 from edgeopt.backends.litert import Litert
 from edgeopt.backends.tflm import Tflm
-from edgeopt.errors import StageError
+from edgeopt.errors import ConfigError, StageError
 from edgeopt.quantizers import ai_edge
+from edgeopt.target import Target
 from tests import onnx_nets, tflite_nets
 
 
@@ -135,6 +137,20 @@ def test_an_operator_that_tflm_lacks_is_an_error(agent: Agent, tmp_path: Path) -
     with pytest.raises(StageError, match=r"TFLM cannot run this model: .*CAST") as caught:
         build(Tflm(), replace(source, meta=meta), agent, tmp_path / "out")
     assert "operators" in caught.value.fix
+
+
+@pytest.mark.parametrize("device", [{}, {"kind": "mcu"}, {"access": "local"}, {"access": {"ssh": "board"}}])
+def test_this_machine_is_no_microcontroller(device: dict[str, Any]) -> None:
+    target = Target.model_validate({"target": 1, "name": "t", "runtime": "tflm", "device": device})
+    with pytest.raises(ConfigError, match="does not run models on microcontrollers") as caught:
+        Tflm().options(target)
+    assert "access: none" in caught.value.fix
+    assert Tflm().depth(target) == "simulate"
+
+
+def test_without_a_device_a_microcontroller_has_no_options() -> None:
+    target = Target.model_validate({"target": 1, "name": "t", "runtime": "tflm", "device": {"access": "none"}})
+    assert Tflm().options(target).model_dump() == {}
 
 
 def test_only_int8_is_for_microcontrollers() -> None:
