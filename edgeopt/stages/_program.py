@@ -44,11 +44,12 @@ def deployable(
         def __init__(self, spec: Preprocess) -> None:
             super().__init__()
             mean, std = np.asarray(spec.mean), np.asarray(spec.std)
-            along_channels = (-1,) if channels_last else (-1, *(1,) * (len(spec.raw.shape) - 1))
+            self.image = len(spec.raw.shape) == 3
+            last = channels_last and self.image  # other samples have their channels first in any order
+            along_channels = (-1,) if last else (-1, *(1,) * (len(spec.raw.shape) - 1))
             factor, offset = 1 / (spec.scale * std), -mean / std
             self.factor = _constant(factor, along_channels) if (factor != 1).any() else None
             self.offset = _constant(offset, along_channels) if offset.any() else None
-            self.image = len(spec.raw.shape) == 3
             self.grey = spec.raw.shape[-1] == 1
             self.int16 = spec.raw.dtype == "int16"
 
