@@ -105,7 +105,7 @@ class Contest:
 
         def judge() -> tuple[Choice, tuple[VerdictRecord, ...]]:
             contenders = [self._contender(c, self._median_ms(c, timed)) for c in self.plan.candidates]
-            if all(contender.ships for contender in contenders):
+            if any(contender.ships and contender.rank == 0 for contender in contenders):
                 choice = verdict.select(contenders, timed.ratio)
             else:
                 fastest_first = sorted(contenders, key=lambda contender: contender.latency_ms)

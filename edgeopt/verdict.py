@@ -48,6 +48,9 @@ OF_THE_ARTIFACT: Mapping[str, Literal["lower", "higher"]] = {
 }
 
 
+_CANNOT_RUN = "the device cannot run it; it is what the others are compared with"
+
+
 @dataclass(frozen=True)
 class Gate:
     """One threshold: ``bound`` says how ``limit`` is compared."""
@@ -210,14 +213,15 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
     ship.
 
     Args:
-        contenders: All candidates of the target, with at least one float baseline.
+        contenders: All candidates of the target, with at least one float baseline that ships.
         compare: Ratio of the latencies of two candidates, first over second, with an interval.
 
     Returns:
         The choice. A float baseline ships if nothing else can.
     """
+    rejected = {c.id: _CANNOT_RUN for c in contenders if not c.ships}
+    contenders = [c for c in contenders if c.ships]
     baselines = sorted((c for c in contenders if c.rank == 0), key=lambda c: c.latency_ms)
-    rejected: dict[str, str] = {}
     eligible: list[Contender] = []
     within_budget = any(not _over_budget(c) for c in contenders if c.rank == 0 or not _inaccurate(c))
     for contender in contenders:
@@ -243,9 +247,10 @@ def select(contenders: Sequence[Contender], compare: Compare) -> Choice:
         for other in eligible:
             if other.id != contender.id and other.id not in rejected:
                 rejected[other.id] = f"{contender.id} is faster: {_ratio_text(compare(contender.id, other.id))}"
-        own = next(c for c in baselines if c.runtime == contender.runtime)
+        own = next((c for c in baselines if c.runtime == contender.runtime), baselines[0])
         gain = _ratio_text(compare(contender.id, own.id))
-        reason = f"fastest candidate whose accuracy holds; {gain} of its float baseline"
+        of = "its float baseline" if own.runtime == contender.runtime else f"the float baseline {own.id}"
+        reason = f"fastest candidate whose accuracy holds; {gain} of {of}"
         if len(baselines) > 1 and baselines[0] is not own:
             reason += f", {_ratio_text(compare(contender.id, baselines[0].id))} of the best float ({baselines[0].id})"
         return Choice(contender.id, reason, rejected, undecided)
@@ -267,7 +272,7 @@ def prefer(contenders: Sequence[Contender], order: str) -> Choice:
     able = [contender for contender in contenders if contender.ships]
     for contender in contenders:
         if contender not in able:
-            rejected[contender.id] = "the device cannot run it; it is what the others are compared with"
+            rejected[contender.id] = _CANNOT_RUN
     for contender in able:
         why = "" if contender.rank == 0 else _inaccurate(contender) or _over_budget(contender)
         if not why:

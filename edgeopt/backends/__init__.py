@@ -152,6 +152,8 @@ class Backend:
         environment: Isolated tool environment that it needs as well.
         precisions: What it compiles. Without ``float`` a target's baseline is the float ONNX on this machine, which
             never ships.
+        float_is: What its float network computes in. If that is not ``f32``, accuracy is compared with the float ONNX
+            on this machine, and not with a network that may have lost as much.
         processor: Where its layers should run. A layer elsewhere is a fallback.
         own_toolkit: The device's own toolkit compiles, so that its version there decides what comes out.
         without_device: How deep it goes where no device is at hand; ``None`` if it needs one.
@@ -164,6 +166,7 @@ class Backend:
     tools: ClassVar[tuple[str, ...]]
     environment: ClassVar[str] = ""
     precisions: ClassVar[frozenset[str]] = frozenset({"float", "int8"})
+    float_is: ClassVar[str] = "f32"
     processor: ClassVar[str] = "CPU"
     own_toolkit: ClassVar[bool] = False
     without_device: ClassVar[Depth | None] = None

@@ -40,6 +40,7 @@ class Coreml(Backend):
     tools: ClassVar[tuple[str, ...]] = ("torch",)
     environment = "coreml"
     precisions: ClassVar[frozenset[str]] = frozenset({"float", "int8"})
+    float_is = "f16"
     processor = "NPU"
     without_device: ClassVar[Depth | None] = "compile"
     Options = CoremlOptions

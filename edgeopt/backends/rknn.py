@@ -61,6 +61,7 @@ class Rknn(Backend):
     tools: ClassVar[tuple[str, ...]] = ("onnx",)
     environment = "rknn"
     precisions: ClassVar[frozenset[str]] = frozenset({"float", "int8"})
+    float_is = "f16"
     processor = "NPU"
     without_device: ClassVar[Depth | None] = "simulate"
     Options = RknnOptions

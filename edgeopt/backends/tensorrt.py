@@ -102,6 +102,7 @@ class Tensorrt(Backend):
     produces = "trt-engine"
     tools = ("onnx", "onnxruntime")
     precisions = frozenset({"float", "fp16", "int8"})
+    float_is = "tf32"
     processor = "GPU"
     without_device = "simulate"
     own_toolkit = True

@@ -43,11 +43,14 @@ class Candidates:
 
     def baseline(self, trained: str) -> Candidate:
         """The float network as it was trained: compiled, or where the toolkit compiles none, the ONNX file itself."""
-        if "float" in self.backend.precisions:
+        compiles = "float" in self.backend.precisions
+        if compiles and self.backend.float_is == "f32":
             return self.candidate("float", 0, "", self.source(trained), trained)
         onnx = self.exported[trained]
         outputs = {split: self.layout.evaluate(onnx, split, "onnxruntime", self.target) for split in SCORED}
         self._baseline = outputs
+        if compiles:
+            return self.candidate("float", 0, "", self.source(trained), trained)
         name = f"{self.runtime}-reference"
         evaluate, select = (self.layout.score(name, split, self.target, outputs, outputs) for split in SCORED)
         return Candidate(name, self.runtime, "float", 0, False, onnx, select, evaluate, ships=False)

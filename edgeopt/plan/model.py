@@ -147,8 +147,9 @@ class Plan:
 def environments_of(step: Step) -> tuple[str, ...]:
     """Isolated tool environments that the step works in."""
     stage: Stage[Any] = registry.find("stages", step.stage)
-    runtime = getattr(step.params, "runtime", "")
-    own = registry.find("backends", runtime).environment if step.stage == "compile" else ""
+    runtime = getattr(step.params, "runtime", "torch")
+    here = step.stage == "compile" or (step.stage == "evaluate" and not getattr(step.params, "at_hand", True))
+    own = registry.find("backends", runtime).environment if here and runtime != "torch" else ""
     return tuple(filter(None, (stage.environment, own)))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeopt import metrics, registry
 from edgeopt.errors import ConfigError, PlanError
-from edgeopt.plan import Plan, plan
+from edgeopt.plan import Plan, environments_of, plan
 from edgeopt.plan.layout import Layout
 from tests import tiny
 
@@ -306,3 +306,21 @@ def test_unlike_steps_never_share_an_id(folder: Path) -> None:
         for ratio in (0.9, 0.8, 0.7, 0.6)
     ]
     assert made == ["x", "x@tiny-openvino", "x@tiny-openvino.2", "x@tiny-openvino.3"]
+
+
+def test_accuracy_is_compared_with_float32_where_the_toolkit_computes_in_less(folder: Path) -> None:
+    made = on(folder, "runtime: rknn\ndevice: {kind: npu, access: none, arch: rk3588}")
+    steps = {step.id: step for step in made.steps}
+    for candidate in made.targets["other"].candidates:
+        baseline = steps[steps[candidate.evaluate].inputs["baseline"]]
+        assert baseline.inputs == {"model": "export:trained"}
+        assert baseline.params.model_dump()["runtime"] == "onnxruntime"
+
+
+def test_the_environment_of_a_simulator_is_part_of_what_it_gives(folder: Path) -> None:
+    made = on(folder, "runtime: rknn\ndevice: {kind: npu, access: none, arch: rk3588}")
+    in_rknn = {step.id for step in made.steps if "rknn" in environments_of(step)}
+    compiled = {step.id for step in made.steps if step.stage == "compile"}
+    simulated = {step.id for step in made.steps if step.stage == "evaluate" and step.inputs["model"] in compiled}
+    assert simulated
+    assert in_rknn == compiled | simulated

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +218,18 @@ def test_an_accuracy_that_does_not_hold_passes_to_the_next(outcome):
     assert found.shipped == "pruned"
     assert found.rejected["int8"].startswith("accuracy does not hold on the selection split: top1 min is 0.98")
     assert f"because {outcome}" in found.rejected["int8"]
+
+
+def test_a_runtime_without_a_float_network_competes_with_the_floats_of_the_others():
+    reference = replace(contender("npu-reference", math.inf, 0, runtime="npu"), ships=False)
+    npu = contender("npu-int8", 3, runtime="npu")
+    found = choice(FLOAT, reference, npu)
+    assert found.shipped == "npu-int8"
+    assert "of the float baseline float" in found.reason
+    assert "the device cannot run it" in found.rejected["npu-reference"]
+    found = choice(FLOAT, reference, npu, **{"npu-int8__float": (0.9, 1.1)})
+    assert found.shipped == "float"
+    assert found.open
 
 
 def test_a_candidate_that_is_over_budget_passes_to_the_next():
