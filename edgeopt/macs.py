@@ -22,14 +22,15 @@ class _Unknown(Exception):
 def per_node(model: bytes, batch: int = 1) -> dict[str, int | None]:
     """MACs of every node of the main graph, by its name, or that of its first output if it has none.
 
-    A node with graphs inside counts what is in them, as if each ran once.
+    A node with graphs inside counts what is in them, as if each ran once. Nodes of one name count together.
 
     Args:
         model: A serialised ``ModelProto``. Its shapes are inferred anew.
         batch: Size of the first dimension of every input.
 
     Returns:
-        0 for an operation without MACs; None where a shape that the count needs cannot be inferred.
+        0 for an operation without MACs; None where a shape that the count needs cannot be inferred, or for an operation
+        that has MACs, or may have some, and is not counted here.
     """
     import onnx
 
@@ -50,7 +51,12 @@ def _of_graph(graph: Any, outer: _Shapes) -> dict[str, int | None]:
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
             shapes.setdefault(value.name, tuple(dim.dim_value for dim in dims))
-    return {node.name or node.output[0]: _of_node(node, shapes) for node in graph.node}
+    found: dict[str, int | None] = {}
+    for node in graph.node:
+        name, count = node.name or node.output[0], _of_node(node, shapes)
+        before = found.get(name, 0)
+        found[name] = None if before is None or count is None else before + count
+    return found
 
 
 def _of_node(node: Any, shapes: _Shapes) -> int | None:
@@ -58,7 +64,9 @@ def _of_node(node: Any, shapes: _Shapes) -> int | None:
     if inner:
         counts = [count for graph in inner for count in _of_graph(graph, shapes).values()]
         return None if None in counts else sum(count or 0 for count in counts)
-    counter = _COUNTERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if node.domain not in ("", "ai.onnx") or node.op_type in _NOT_COUNTED:
+        return None
+    counter = _COUNTERS.get(node.op_type)
     if counter is None:
         return 0
 
@@ -148,3 +156,7 @@ _COUNTERS: Mapping[str, Callable[[Any, _ShapeOf], int]] = {
     "LSTM": _recurrent(gates=4),
     "Einsum": _einsum,
 }
+#: Likewise. They multiply and accumulate, and how often is not worked out here.
+_NOT_COUNTED = frozenset(
+    {"Attention", "CausalConvWithState", "DFT", "DeformConv", "Det", "LinearAttention", "STFT"}
+)  # fmt: skip

@@ -119,6 +119,32 @@ def test_what_cannot_be_known_is_none_and_not_zero():
     assert macs.per_node(proto.SerializeToString()) == {"nonzero": 0, "cast": 0, "matmul": None}
 
 
+@pytest.mark.parametrize(
+    ("op", "domain"), [("Gelu", "com.microsoft"), ("MatMul", "our.own"), ("Attention", ""), ("DeformConv", "")]
+)
+def test_what_is_not_counted_is_none_and_not_zero(op, domain):
+    nodes = [
+        helper.make_node(op, ["x", "x", "x"], ["a"], name="n", domain=domain),
+        helper.make_node("Relu", ["x"], ["y"], name="relu"),
+    ]
+    ports = [helper.make_tensor_value_info(name, FLOAT, ["n", 4, 4]) for name in "xy"]
+    opsets = [
+        helper.make_opsetid(name, version) for name, version in {"": 20, "our.own": 1, "com.microsoft": 1}.items()
+    ]
+    proto = helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]), opset_imports=opsets)
+    assert macs.per_node(proto.SerializeToString()) == {"n": None, "relu": 0}
+
+
+@pytest.mark.parametrize(("second", "together"), [("MatMul", 8 * 8 + 8 * 8), ("Relu", 64), ("Attention", None)])
+def test_nodes_of_one_name_count_together(second, together):
+    weight = helper.make_tensor("w", FLOAT, (8, 8), np.ones(64, np.float32))
+    first = helper.make_node("MatMul", ["x", "w"], ["a"], name="m")
+    after = helper.make_node(second, ["a", "w"] if second == "MatMul" else ["a"], ["y"], name="m")
+    ports = [helper.make_tensor_value_info(name, FLOAT, ["n", 8]) for name in "xy"]
+    proto = helper.make_model(helper.make_graph([first, after], "g", ports[:1], ports[1:], [weight]))
+    assert macs.per_node(proto.SerializeToString()) == {"m": together}
+
+
 def test_both_branches_of_an_if_count():
     weight = helper.make_tensor("w", FLOAT, (4, 6), np.ones(24, np.float32))
     out = helper.make_tensor_value_info("y", FLOAT, ["n", 6])
