@@ -2,9 +2,10 @@
 
 Two runs are not interleaved: the machine may have drifted from one day to the other, which no interval within a run
 can see. So a change of latency, memory or energy counts only beyond a tolerance and beyond the noise floors of both
-runs, and, where the float baseline is the same in both, also against it. Accuracies are compared as if their samples
-were independent. Both runs saw the same samples, but their outputs are not in the record: the interval is then wider
-than a paired one, so that no change is claimed which is not there.
+runs, and, where the float baseline is the same in both, also against it. What a toolkit estimates has no noise, but is
+compared only if both runs estimated alike: with the same version, for the same device. Accuracies are compared as if
+their samples were independent. Both runs saw the same samples, but their outputs are not in the record: the interval is
+then wider than a paired one, so that no change is claimed which is not there.
 """
 
 from __future__ import annotations
@@ -134,13 +135,22 @@ def _target(
 
 def _device(target: TargetRecord) -> dict[str, Any]:
     rules = {field.name for field in fields(Protocol)}
-    return {"machine": target.machine, "protocol": {k: v for k, v in target.protocol.items() if k in rules}}
+    facts = target.candidate(target.shipped).facts
+    return {
+        "machine": target.machine,
+        "toolkit": facts,
+        "protocol": {k: v for k, v in target.protocol.items() if k in rules},
+    }
 
 
 def _is_compared(measurement: Measurement) -> bool:
-    """Not what is relative to the run's own baseline or is neither good nor bad, and no single reading of a time."""
-    single = measurement.unit == "ms" and measurement.interval is None and measurement.value is not None
-    return not measurement.metric.endswith(_LEFT_OUT) and not measurement.metric.startswith("threshold@") and not single
+    """Not what is relative to the run's own baseline or is neither good nor bad, and no time that was read once."""
+    single = measurement.method == "measured" and measurement.interval is None and measurement.value is not None
+    return (
+        not measurement.metric.endswith(_LEFT_OUT)
+        and not measurement.metric.startswith("threshold@")
+        and not (single and measurement.unit == "ms")
+    )
 
 
 def _gates(old: TargetRecord, new: TargetRecord) -> Iterator[GateChange]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeopt import protocol, statistics
-from edgeopt.compare import definition
+from edgeopt.compare import definition, kinds
+from edgeopt.compare.kinds import Kind
 from edgeopt.compare.model import Change, Release, Result
 from edgeopt.measure import Measurement
 from edgeopt.record import CandidateRecord, Interval, TargetRecord
@@ -75,22 +77,21 @@ class Pair:
         was, now = self.old.shipped.measurement(self.metric), self.new.shipped.measurement(self.metric)
         known = now or was
         assert known is not None
-        is_accuracy = not any(_is_resource(measurement) for measurement in (was, now) if measurement)
-        accepted = self.tolerances.get(self.metric, 0.0 if is_accuracy else self.tolerance)
+        accepted = self.tolerances.get(self.metric, self._tolerated(was))
         result: Result = "not_comparable"
         effect, confidence, regression = None, None, False
         if now is not None and now.broken and not (was is not None and was.broken):
             result, regression, reason = "worse", True, now.why
         else:
-            reason = self._obstacle(was, now, is_accuracy)
+            reason = self._obstacle(was, now)
         if not reason and was is not None and now is not None:
-            confidence = None if was.interval is None and now.interval is None else min(was.confidence, now.confidence)
-            if is_accuracy:
-                effect = self._difference(_estimate(now), _estimate(was))
-                result, regression, reason = self._accuracy(effect, known.better, accepted)
-            else:
+            confidence = min((side.confidence for side in (was, now) if side.interval), default=None)
+            if self.kind == "resource":
                 effect = self._ratio(was, now, self.old.shipped, self.new.shipped)
                 result, regression, reason = self._resource(effect, known, accepted)
+            else:
+                effect = self._difference(_estimate(now), _estimate(was))
+                result, regression, reason = self._accuracy(effect, known.better, accepted)
         exact = effect is None or effect.interval == (effect.value, effect.value)
         return Change(
             metric=self.metric,
@@ -99,21 +100,34 @@ class Pair:
             before=was,
             after=now,
             result=result,
-            scale="difference" if is_accuracy else "ratio",
+            scale="ratio" if self.kind == "resource" else "difference",
             value=effect.value if effect else None,
             interval=effect.interval if effect and not exact else None,
             confidence=None if exact else confidence,
             tolerance=accepted,
             regression=regression,
             why=reason,
-            lost=_has_value(was) and not _has_value(now) and (is_accuracy or self._was_gated),
+            lost=_has_value(was) and not _has_value(now) and (self.kind == "quality" or self._was_gated),
         )
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Whether it is a resource, a share of the network or a quality of its outputs."""
+        sides = (self.old, self.new)
+        measurements = [side.shipped.measurement(self.metric) for side in sides]
+        return kinds.of(self.metric, measurements, [side.release.record for side in sides])
+
+    def _tolerated(self, was: Measurement | None) -> float:
+        """By default: a part of what a resource or an extreme was, a part of the network, nothing of a quality."""
+        if self.metric == kinds.EXTREME:
+            return self.tolerance * (was.value or 0.0) if was else 0.0
+        return 0.0 if self.kind == "quality" else self.tolerance
 
     @property
     def _was_gated(self) -> bool:
         return any(verdict.metric == self.metric for verdict in self.old.target.verdicts)
 
-    def _obstacle(self, was: Measurement | None, now: Measurement | None, is_accuracy: bool) -> str:
+    def _obstacle(self, was: Measurement | None, now: Measurement | None) -> str:
         """Why the two numbers cannot be compared; empty if they can."""
         if was is not None and now is not None and was.value is None and now.value is None:
             return f"not measured in either run: {now.why or 'no reason is given'}"
@@ -127,8 +141,14 @@ class Pair:
         for what in ("method", "unit", "better"):
             if getattr(was, what) != getattr(now, what):
                 return f"the {what} was {getattr(was, what)}, now it is {getattr(now, what)}"
-        if is_accuracy:
+        before, after = (kinds.assumptions(side, self.kind) for side in (was, now))
+        if before != after:
+            both = f"before, {before or 'nobody tells'}; now, {after or 'nobody tells'}"
+            return f"it was {was.method} otherwise: {both}"
+        if self.kind == "quality":
             return self._other_accuracy()
+        if self.kind == "share" or was.value == now.value == 0:
+            return ""
         if was.protocol != now.protocol:
             changed = protocol.differences(self.old.target.protocol, self.new.target.protocol)
             listed = "; ".join(f"{d.field}: {_side(d.a)} before, {_side(d.b)} now" for d in changed)
@@ -161,6 +181,8 @@ class Pair:
     def _difference(self, now: Estimate, was: Estimate) -> Estimate:
         if now == was and self._same_artifact:
             return Estimate(0.0, (0.0, 0.0))
+        if self.kind == "share":  # its bounds are certain
+            return Estimate(now.value - was.value, _apart(now.interval, was.interval))
         return statistics.independent_difference(now, was)
 
     @property
@@ -171,27 +193,29 @@ class Pair:
         low, high = change.interval
         least, most = (low, high) if better == "lower" else (_negative(high), _negative(low))  # of how much worse it is
         if low == 0 and high == 0:
-            return "no_difference", False, "the same artefact on the same data"
-        known = self.old.data("evaluate") and self.new.data("evaluate")
+            alike = "the same artefact on the same data" if self._same_artifact else "the two numbers are equal"
+            return "no_difference", False, alike
+        known = self.kind == "share" or (self.old.data("evaluate") and self.new.data("evaluate"))
         note = "" if known else "; the records do not say whether both runs evaluated the same data"
+        what = "it is" if low == high else "the whole interval is"
         if least is not None and least > 0:
             beyond = least > accepted
-            return "worse", beyond, f"the whole interval is worse{_than(beyond, f'{accepted:g}')}{note}"
+            return "worse", beyond, f"{what} worse{_than(beyond, f'{accepted:.3g}')}{note}"
         if most is not None and most < 0:
-            return "better", False, f"the whole interval is better{note}"
+            return "better", False, f"{what} better{note}"
         return "no_difference", False, f"the interval contains 0{note}"
 
-    def _resource(self, change: Estimate, kind: Measurement, accepted: float) -> tuple[Result, bool, str]:
-        if not kind.protocol and kind.interval is None:  # a number without noise, such as the size of a file
-            beyond = _result(change, kind.better, accepted) == "worse"
-            result = _result(change, kind.better, 0.0)
-            grown = f"it is exact{_than(beyond, f'{100 * accepted:g} %')}" if result == "worse" else "it is exact"
-            return result, beyond, grown
-        noise = max(self.old.noise(), self.new.noise()) if kind.unit == "ms" else 0.0
+    def _resource(self, change: Estimate, known: Measurement, accepted: float) -> tuple[Result, bool, str]:
+        if not known.protocol and known.interval is None:  # a number without noise, such as the size of a file
+            beyond = _result(change, known.better, accepted) == "worse"
+            result = _result(change, known.better, 0.0)
+            exact = "it is exact" if known.method == "measured" else f"it is {known.method}, with the same assumptions"
+            return result, beyond, f"{exact}{_than(beyond, f'{100 * accepted:g} %')}" if result == "worse" else exact
+        noise = max(self.old.noise(), self.new.noise()) if known.unit == "ms" else 0.0
         margin = max(accepted, noise)
         beyond_text = f"{100 * accepted:g} %" + (f" and the noise floor of {100 * noise:.1f} %" if noise else "")
-        result = _result(change, kind.better, margin)
-        if result == "no_difference" and (seen := _result(change, kind.better, accepted)) != result:
+        result = _result(change, known.better, margin)
+        if result == "no_difference" and (seen := _result(change, known.better, accepted)) != result:
             what = f"the whole interval is {seen} by more than {100 * accepted:g} %"
             return "not_comparable", False, f"{what}, but not beyond the noise floor of {100 * noise:.1f} %"
         if result == "no_difference":
@@ -205,12 +229,12 @@ class Pair:
             note = "no float baseline is in both runs, so that a drift of the machine cannot be told apart"
             return result, result == "worse", f"{surely}; {note}"
         needs = f"which needs {drift.value:.3g}×"
-        if _result(_divided(change, drift), kind.better, margin) == result:
+        if _result(_divided(change, drift), known.better, margin) == result:
             return result, result == "worse", f"{surely}, also against the float baseline, {needs}"
         if not self._same_baseline:
             what = f"not beyond {beyond_text} against the float baseline, {needs}, but is another file"
             return "not_comparable", False, f"{what}: the machine or the network may have changed"
-        if _result(drift, kind.better, 0.0) == result:
+        if _result(drift, known.better, 0.0) == result:
             what = f"not beyond {beyond_text} against the float baseline, {needs}"
             return "no_difference", False, f"{what}: the machine has drifted"
         return result, result == "worse", f"{surely}; the float baseline, {needs}, is not sure to have drifted"
@@ -234,6 +258,8 @@ class Pair:
         """``now / was``: from the raw samples where both runs have them, session by session where they are told apart,
         else from the two intervals.
         """
+        if was.value == now.value == 0:
+            return Estimate(1.0, (1.0, 1.0))
         before, after = self.old.samples(old), self.new.samples(new)
         percentile = self.metric.removeprefix("latency_p").removesuffix("_ms")
         if before is None or after is None or f"latency_p{percentile}_ms" != self.metric:
@@ -247,11 +273,6 @@ class Pair:
 
 def _has_value(measurement: Measurement | None) -> bool:
     return measurement is not None and measurement.value is not None
-
-
-def _is_resource(measurement: Measurement) -> bool:
-    """Whether the device measured it, or it is a size; else it is a quality of the model, on samples of data."""
-    return bool(measurement.protocol) or measurement.metric.startswith("size_")
 
 
 def _side(value: Any) -> str:
@@ -270,6 +291,13 @@ def _divided(a: Estimate, b: Estimate) -> Estimate:
     log_a, log_b = (Estimate(math.log(e.value), _mapped(e.interval, _log)) for e in (a, b))
     change = statistics.independent_difference(log_a, log_b)
     return Estimate(math.exp(change.value), _mapped(change.interval, math.exp))
+
+
+def _apart(a: Interval, b: Interval) -> Interval:
+    """Bounds of a - b, of which nothing is known but their bounds."""
+    (a_low, a_high), (b_low, b_high) = a, b
+    low = None if a_low is None or b_high is None else a_low - b_high
+    return low, None if a_high is None or b_low is None else a_high - b_low
 
 
 def _log(bound: float) -> float | None:

@@ -67,6 +67,12 @@ def effect(change: Change) -> str:
     return f"{number} [{', '.join(bounds)}]" if bounds else number
 
 
+def _how_much(change: Change) -> str:
+    """The effect, labelled if it was not measured on the device."""
+    method = wording.METHOD_WORDS[change.after.method] if change.after else ""
+    return ", ".join(filter(None, (effect(change) or "broken", method)))
+
+
 def _percent(ratio: float) -> str:
     percent = 100 * (ratio - 1)
     text = f"{percent:+.0f}" if abs(percent) >= 100 or not math.isfinite(percent) else f"{percent:+.1f}"
@@ -122,7 +128,7 @@ def decision(comparison: Comparison) -> Decision:
     word = {ExitCode.GATE_FAILED: REGRESSION, ExitCode.INCONCLUSIVE: CANT_TELL}.get(
         comparison.exit_code(), NO_REGRESSION
     )
-    worse = [f"{clean(c.metric)} on {clean(name)} ({effect(c) or 'broken'})" for name, c in comparison.regressions]
+    worse = [f"{clean(c.metric)} on {clean(name)} ({_how_much(c)})" for name, c in comparison.regressions]
     reasons = []
     if worse:
         more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""
