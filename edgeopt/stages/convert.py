@@ -59,7 +59,7 @@ class Convert:
     """See the module."""
 
     name = "convert"
-    version = 1
+    version = 2
     Params = ConvertParams
     accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"torch"})}
     produces = frozenset({"tflite"})

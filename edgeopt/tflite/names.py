@@ -30,6 +30,8 @@ _ONNX = {
     "RESIZE_BILINEAR": "Resize", "RESIZE_NEAREST_NEIGHBOR": "Resize", "SUM": "ReduceSum",
     "TRANSPOSE_CONV": "ConvTranspose",
 }  # fmt: skip
+#: Operators whose second input is a weight. It is named after the module that holds it, unless more was folded in.
+_WEIGHTED = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 #: ``ActivationFunctionType`` of the schema -> the ONNX node that was fused into the operator.
 _FUSED = {1: "Relu", 2: "Clip", 3: "Clip", 4: "Tanh"}
 
@@ -79,22 +81,28 @@ def _nodes(model: Any, graph: Any, operator: Any) -> list[str]:
     """``["stem.0/Conv", "stem.2/Relu"]``."""
     kind = operator_name(model, operator)
     weight = operator.inputs[1] if len(operator.inputs) > 1 else -1
-    places = _modules(graph.tensors[operator.outputs[0]].name) or (
-        _modules(graph.tensors[weight].name) if weight >= 0 else []
-    )
+    held = _modules(graph.tensors[weight].name) if weight >= 0 else []
+    places = _modules(graph.tensors[operator.outputs[0]].name) or held or ["model"]
+    place = places[0 if kind == "FULLY_CONNECTED" else -1]
+    if len(held) == 1 and kind in _WEIGHTED and model.buffers[graph.tensors[weight].buffer].data is not None:
+        place = held[0]
     if kind == "FULLY_CONNECTED":
         op = "Gemm" if len(graph.tensors[operator.inputs[0]].shape) == 2 else "MatMul"
     else:
         op = _ONNX.get(kind, "".join(part.capitalize() for part in kind.split("_")))
-    nodes = [f"{places[-1] if places else 'model'}/{op}"]
+    nodes = [f"{place}/{op}"]
     fused = _FUSED.get(getattr(operator.builtinOptions, "fusedActivationFunction", 0))
     if fused:
-        nodes.append(f"{places[0] if places else 'model'}/{fused}")
+        others = [other for other in places if other != place]
+        nodes.append(f"{others[0] if others else place}/{fused}")
     return nodes
 
 
 def _modules(name: bytes | str) -> list[str]:
-    """The user's modules that a name of the converter tells of, that of the last operation first."""
+    """The user's modules that a name of the converter tells of.
+
+    The last operation comes first, except that a fully connected layer stands before all others.
+    """
     text = name if isinstance(name, str) else name.decode()
     return [match["name"] or "model" for match in map(_PLACE.match, text.split(";;")) if match]
 
