@@ -344,7 +344,11 @@ class Contest:
         placed = self._placed(candidate)
         if placed is None:
             return tuple(missing(name, unit, "its layers are not known") for name, unit in placement.METRICS.items())
-        return placed.measurements()
+        found = placed.measurements()
+        if not self.plan.target.device.access.none:
+            return found
+        told = "told by the toolkit, no device was asked"
+        return tuple(replace(m, why=f"{m.why}; {told}" if m.why else told) if m.n else m for m in found)
 
     def _size(self, candidate: Candidate) -> dict[str, Measurement]:
         size = self._size_mib(candidate.id)

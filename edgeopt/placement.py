@@ -7,6 +7,7 @@ another, or may run anywhere: its MACs are unmapped, and never count as done on 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ _MOVES_IF_ADDED = frozenset({"transpose", "cast", "convert", "permute", "shuffle
 #: Ends of the names of the nodes that quantizing puts into an ONNX model.
 _QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 _INTEGERS = frozenset({"i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32"})
+#: Types of layers that multiply and accumulate. A "Convert" is no convolution.
+_HEAVY = re.compile(r"conv(?!ert)|gemm|mat_?mul|fully_?connected|innerproduct|lstm|gru|rnn|einsum|attention")
 #: Kernels that say in their name that they compute in float, whatever the precision of their input.
 _FLOAT_KERNELS = ("_f32", "_fp32", "_f16", "_fp16", "_bf16")
 
@@ -79,6 +82,7 @@ class Placement:
         unfused: Quantizations and dequantizations that remain as layers of their own.
         reformats: Layers that only move or convert data between others.
         in_float: Layers with MACs that compute in float although INT8 was asked for.
+        untraced: Those of the fallbacks that must have MACs, by their type, and name no node of the network.
     """
 
     processor: str
@@ -92,6 +96,7 @@ class Placement:
     unfused: tuple[Placed, ...] = ()
     reformats: tuple[Placed, ...] = ()
     in_float: tuple[Placed, ...] = ()
+    untraced: tuple[Placed, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -112,7 +117,8 @@ class Placement:
         """``fallback_macs`` and ``fallback_operators``, shares of 0..1 that are not done on the processor.
 
         If some MACs are unmapped, the share of MACs lies in an interval, for certain: from those known to be elsewhere
-        to these and the unmapped ones together. Its upper end is the value.
+        to these and the unmapped ones together. Its upper end is the value; it is 1 if a layer elsewhere must have MACs
+        and names no node: these may be anyone's.
         """
         return self._fallback_macs(), self._fallback_operators()
 
@@ -127,9 +133,13 @@ class Placement:
             return _unknown("fallback_macs", "no compiled layer names a node of the network that has MACs")
         low = self.fallback_macs / self.total_macs
         high = (self.fallback_macs + self.unmapped_macs) / self.total_macs
-        if not self.unmapped:
+        if self.untraced:
+            names = ", ".join(f"{_named(layer)} on {layer.device}" for layer in self.untraced)
+            high, why = 1.0, f"which nodes of the network they compute is not known: {names}"
+        elif self.unmapped:
+            why = f"no compiled layer names {_count(len(self.unmapped), 'node')} with {_share(high - low)} of the MACs"
+        else:
             return exact("fallback_macs", low, "1")
-        why = f"no compiled layer names {_count(len(self.unmapped), 'node')} with {_share(high - low)} of the MACs"
         return replace(exact("fallback_macs", high, "1", why), interval=(low, high), confidence=1.0)
 
     def _fallback_operators(self) -> Measurement:
@@ -163,7 +173,8 @@ class Placement:
         """The inverse of :meth:`to_json`."""
         lists = {
             name: tuple(Placed(**{**item, "source": tuple(item["source"])}) for item in data[name])
-            for name in ("fallbacks", "unfused", "reformats", "in_float")
+            for name in ("fallbacks", "unfused", "reformats", "in_float", "untraced")
+            if name in data
         }
         return cls(**{**data, **lists, "unmapped": tuple(Node(**node) for node in data["unmapped"])})
 
@@ -175,6 +186,7 @@ def of(
 
     A node may be named by several layers, such as the tiles of a convolution, or its kernel and a reformat before it.
     Its MACs then belong to the least favourable one that computes: first one on another processor, then one in float.
+    Layers that only move or quantize have none.
 
     Args:
         layers: The layer map: ``name``, ``op``, ``source`` (nodes of the float ONNX model), ``precision``, ``device``,
@@ -183,7 +195,7 @@ def of(
         processor: Where the layers should run, such as ``NPU``.
         asked: The precision that was asked for; ``int8`` makes heavy layers in float worth telling.
     """
-    owner = _owners(layers, processor)
+    owner = _owners(layers, macs, processor)
     of_layer: Counter[int] = Counter()
     for node, number in owner.items():
         of_layer[number] += macs.get(node) or 0
@@ -199,6 +211,7 @@ def of(
         return tuple(_placed(layers[number], of_layer[number] if known else None) for number in numbers)
 
     every = range(len(layers))
+    elsewhere = [n for n in every if layers[n]["device"] != processor]
     missing = [node for node in macs if node not in owner]
     return Placement(
         processor=processor,
@@ -208,26 +221,30 @@ def of(
         source_nodes=len(macs),
         unmapped_nodes=len(missing),
         unmapped=tuple(Node(node, count) for node in missing if (count := macs[node])),
-        fallbacks=chosen([n for n in every if layers[n]["device"] != processor]),
+        fallbacks=chosen(elsewhere),
         unfused=chosen([n for n in every if _quantizes(layers[n])]),
         reformats=chosen([n for n in every if _moves(layers[n])]),
         in_float=chosen(
             [n for n in every if asked == "int8" and of_layer[n] and _computes_in(layers[n]) not in _INTEGERS]
         ),
+        untraced=chosen(
+            [n for n in elsewhere if _HEAVY.search(_type(layers[n])) and macs.keys().isdisjoint(layers[n]["source"])]
+        ),
     )
 
 
-def _owners(layers: Sequence[Mapping[str, Any]], processor: str) -> dict[str, int]:
-    """Node -> the number of the layer that its MACs belong to."""
+def _owners(layers: Sequence[Mapping[str, Any]], macs: Mapping[str, int | None], processor: str) -> dict[str, int]:
+    """Node -> the number of the layer that its MACs belong to; an idle one computes no node that has any."""
 
-    def rank(number: int) -> tuple[bool, bool, bool, int]:
-        layer = layers[number]
-        idle = _moves(layer) or _quantizes(layer)
-        return idle, layer["device"] == processor, _computes_in(layer) in _INTEGERS, number
+    def rank(number: int) -> tuple[bool, bool, int]:
+        return layers[number]["device"] == processor, _computes_in(layers[number]) in _INTEGERS, number
 
     owner: dict[str, int] = {}
     for number, layer in enumerate(layers):
+        idle = _moves(layer) or _quantizes(layer)
         for node in layer["source"]:
+            if idle and macs.get(node) != 0:
+                continue
             owner[node] = min(owner.get(node, number), number, key=rank)
     return owner
 

@@ -71,7 +71,8 @@ def sentence(candidate: CandidateRecord | None) -> str:
         heaviest = sorted(found.fallbacks, key=lambda layer: -(layer.macs or 0))
         names = ", ".join(_named(layer) for layer in heaviest[:_NAMED])
         more = f" and {len(heaviest) - _NAMED} more" if len(heaviest) > _NAMED else ""
-        share = f" with {_share(found.fallback_macs, found.total_macs)} of the MACs" if found.total_macs else ""
+        known = found.total_macs and not found.untraced
+        share = f" with {_share(found.fallback_macs, found.total_macs)} of the MACs" if known else ""
         parts.append(
             f"{len(found.fallbacks)} of {wording.count(found.layers, 'operator')}{share} do not run on the "
             f"{clean(found.processor)}: {names}{more}."

@@ -49,7 +49,7 @@ class Compile:
     """See the module."""
 
     name = "compile"
-    version = 2
+    version = 3
     Params = CompileParams
     tools: tuple[str, ...] = ()
     in_recipe = False

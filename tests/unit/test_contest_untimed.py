@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeopt import verdict
+from edgeopt import placement, verdict
 from edgeopt.artifact import Artifact, Store
 from edgeopt.backends import Figure
 from edgeopt.contest import Contest, Evaluated
@@ -18,6 +18,14 @@ from edgeopt.recipe import Limit
 from edgeopt.record import TargetRecord
 from tests.unit.test_contest import contest
 
+PLACED = placement.of(
+    [
+        {"name": "a", "op": "Conv", "source": ["conv"], "precision": "i8", "device": "NPU"},
+        {"name": "b", "op": "Softmax", "source": ["softmax"], "precision": "f32", "device": "CPU"},
+    ],
+    {"conv": 10, "softmax": 0},
+    "NPU",
+)
 ESTIMATE = Figure("latency_ms", 2.0, "ms", "estimated", "vela, some memory mode")
 
 
@@ -75,6 +83,7 @@ def _with_figures(store: Store, artifact: Artifact, figures: Sequence[Figure]) -
         (out / "aside").mkdir()
         (out / "aside" / "build.log").write_bytes(bytes(100_000))
         meta = {**artifact.meta, "file": "model.bin", "figures": [asdict(figure) for figure in figures]}
+        meta["placed"] = PLACED.to_json()
         return store.put("compiled", out, meta)
 
 
@@ -196,3 +205,13 @@ def test_the_contest_asks_no_device(tmp_path: Path) -> None:
     asked = replace(made, connect=lambda: pytest.fail("there is no device"))
     assert isinstance(asked, Contest)
     asked.run()
+
+
+def test_where_a_compiled_file_runs_is_a_fact_and_says_who_told_it(tmp_path: Path) -> None:
+    gates = {"fallback_macs": Limit(max=0.0), "fallback_operators": Limit(max=0.1)}
+    record = untimed(tmp_path, {"float": 0, "int8": 0}, gates=gates, accept=())
+    decided = {one.gate: one for one in record.verdicts if one.gate.startswith("fallback")}
+    assert sorted(one.outcome for one in decided.values()) == ["fail", "pass"]
+    found = {m.metric: m for m in record.candidates[0].measurements if m.metric in placement.METRICS}
+    assert [(m.value, m.method) for m in found.values()] == [(0.0, "measured"), (0.5, "measured")]
+    assert {m.why for m in found.values()} == {"told by the toolkit, no device was asked"}

@@ -145,6 +145,39 @@ def test_macs_of_a_node_that_several_layers_compute_belong_to_the_least_favourab
     assert placed(*halves, BODY, HEAD).macs == {"NPU": {"f16": 600, "i8": 400}}
 
 
+@pytest.mark.parametrize("op", ["Reformat", "Copy", "QuantizeLinear", "DEQUANTIZE", "FakeQuantize"])
+@pytest.mark.parametrize("device", ["NPU", "CPU"])
+def test_what_only_moves_or_quantizes_never_stands_for_the_layer_that_computes(op, device):
+    """The one that computes body/Conv is missing from the map."""
+    found = placed(CONV, layer("r", op, ["body/Conv", "model/Add"], device=device), HEAD)
+    assert [(node.name, node.macs) for node in found.unmapped] == [("body/Conv", 300)]
+    assert found.unmapped_nodes == 1  # a node without MACs may be no more than a move
+    assert found.macs == {"NPU": {"i8": 700}}
+    assert value(found, "fallback_macs") == (0.3, (0.0, 0.3))
+    assert outcome(found) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    "op", ["Conv", "CONV_2D", "ConvAddRelu", "FullyConnected", "FULLY_CONNECTED", "Gemm", "BATCH_MATMUL", "MatMul"]
+)
+@pytest.mark.parametrize("source", [[], ["made up"]])
+def test_a_heavy_layer_elsewhere_that_no_node_is_known_of_may_hold_any_macs(op, source):
+    found = placed(CONV, BODY, HEAD, layer("x", op, source, device="CPU"))
+    assert value(found, "fallback_macs") == (1.0, (0.0, 1.0))
+    assert f"{op} x on CPU" in found.measurements()[0].why
+    assert outcome(found) == outcome(found, limit=0.9) == "inconclusive"
+    assert Placement.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+@pytest.mark.parametrize(
+    ("op", "source", "device"),
+    [("Conv", [], "NPU"), ("Convert", [], "CPU"), ("Relu", [], "CPU"), ("Conv", ["stem/Relu"], "CPU")],
+)
+def test_other_layers_hold_no_more_macs_than_their_nodes(op, source, device):
+    found = placed(CONV, BODY, HEAD, layer("x", op, source, device=device))
+    assert value(found, "fallback_macs") == (0.0, None)
+
+
 def test_float_where_int8_was_asked_for():
     kernel = layer("d", "Convolution", ["body/Conv"], "u8", exec="brgconv_avx2_dw_f32")
     found = placed(CONV, kernel, layer("c", "Gemm", ["head/Gemm"], "f16"), asked="int8")
