@@ -254,11 +254,7 @@ class Contest:
 
     def _figures(self, candidate: str) -> list[Measurement]:
         """What the toolkit says of what it compiled."""
-        figures = self.evaluated[candidate].compiled.meta.get("figures", ())
-        return [
-            replace(exact(one["metric"], one["value"], one["unit"], one["why"]), method=one["method"])
-            for one in figures
-        ]
+        return [_figure(one) for one in self.evaluated[candidate].compiled.meta.get("figures", ())]
 
     def _baselines(self) -> dict[str, str]:
         """Candidate -> the float baseline in its runtime."""
@@ -410,10 +406,21 @@ def _nothing(candidate: Candidate) -> list[Measurement]:
     return []
 
 
+def _figure(told: Mapping[str, Any]) -> Measurement:
+    """A :class:`edgeopt.backends.Figure`. Of a lower bound nothing is known above it, for certain."""
+    figure = replace(exact(told["metric"], told["value"], told["unit"], told["why"]), method=told["method"])
+    return replace(figure, interval=(figure.value, None), confidence=1.0) if told.get("at_least") else figure
+
+
 def _over(measured: Measurement, base: Measurement) -> Measurement:
-    """The ratio of two readings without error bars."""
+    """The ratio of two readings, without error bars unless one of them is only a bound."""
+    ratio = replace(measured, metric=f"{measured.metric} ratio", value=None, interval=None, unit="1")
     if measured.value is None or not base.value:
-        return replace(measured, metric=f"{measured.metric} ratio", value=None, interval=None, unit="1")
-    return replace(
-        measured, metric=f"{measured.metric} ratio", value=measured.value / base.value, interval=None, unit="1"
-    )
+        return ratio
+    (low, high), (base_low, base_high) = (one.interval or (one.value, one.value) for one in (measured, base))
+    bounds = _quotient(low, base_high), _quotient(high, base_low)
+    return replace(ratio, value=measured.value / base.value, interval=bounds if None in bounds else None)
+
+
+def _quotient(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None

@@ -149,7 +149,8 @@ def decide(gate: Gate, measurement: Measurement | None, accept: Sequence[str] = 
     if bad is not None and (bad > gate.limit if gate.is_upper else bad < gate.limit):
         return verdict("fail", f"the whole interval is {'above' if gate.is_upper else 'below'} {limit}")
     if low is None or high is None:
-        return verdict("inconclusive", f"{measurement.n} samples do not bound it on the side of {limit}")
+        by = f"{measurement.n} samples do" if measurement.n > 1 else "what is known does"
+        return verdict("inconclusive", f"{by} not bound it on the side of {limit}")
     return verdict("inconclusive", f"the interval [{low:.4g}, {high:.4g}] straddles {limit} with n = {measurement.n}")
 
 

@@ -88,6 +88,7 @@ class Figure:
         metric: Like ``sram_mib``. ``latency_ms`` stands for every percentile of the latency.
         method: How the toolkit comes to it.
         why: By what and under which assumptions: ``vela 5.2.0, Ethos_U55_High_End_Embedded, Shared_Sram``.
+        at_least: The number is a lower bound: something is left out of it.
     """
 
     metric: str
@@ -95,6 +96,7 @@ class Figure:
     unit: str
     method: Literal["measured", "simulated", "estimated"]
     why: str
+    at_least: bool = False
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,36 @@ def test_an_estimate_stands_for_every_percentile_and_needs_to_be_accepted(tmp_pa
     assert verdicts(refused)["latency_p99_ms max"] == "not_measured"
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(1.0, "fail"), (3.0, "inconclusive"), (1e9, "inconclusive")])
+def test_a_lower_bound_never_passes(tmp_path: Path, limit: float, expected: str) -> None:
+    """Where operators stay on the CPU the latency of the NPU says nothing about what they take."""
+    figures = {"float": [ESTIMATE], "int8": [replace(ESTIMATE, at_least=True)]}
+    gates = {name: Limit(max=limit) for name in ("latency_p50_ms", "latency_p99_ms")}
+    gates |= {"top1": Limit(max_drop=0.02), "latency_ratio": Limit(max=limit / 2)}
+    record = untimed(tmp_path, {"float": 0, "int8": 0}, gates=gates, figures=figures)
+    judged = verdicts(record)
+    assert judged.pop("top1 max_drop") == "pass"
+    assert set(judged) == {"latency_p50_ms max", "latency_p99_ms max", "latency_ratio max"}
+    assert set(judged.values()) == {expected}
+    for metric, value in (("latency_p50_ms", 2.0), ("latency_p99_ms", 2.0), ("latency_ratio", 1.0)):
+        shown = record.candidate("int8").measurement(metric)
+        assert shown is not None
+        assert (shown.value, shown.interval) == (value, (value, None))
+
+
+def test_a_ratio_to_a_lower_bound_is_an_upper_one(tmp_path: Path) -> None:
+    figures = {"float": [replace(ESTIMATE, value=8.0, at_least=True)], "int8": [ESTIMATE]}
+    gates = {"latency_ratio": Limit(max=0.3), "latency_p50_ms": Limit(max=3)}
+    record = untimed(tmp_path, {"float": 0, "int8": 0}, gates=gates, figures=figures)
+    assert verdicts(record) == {"latency_ratio max": "pass", "latency_p50_ms max": "pass"}
+    ratio = record.candidate("int8").measurement("latency_ratio")
+    assert ratio is not None
+    assert ratio.interval == (None, 0.25)
+    both = {name: [replace(ESTIMATE, at_least=True)] for name in ("float", "int8")}
+    record = untimed(tmp_path / "b", {"float": 0, "int8": 0}, gates=gates, figures=both)
+    assert verdicts(record) == {"latency_ratio max": "inconclusive", "latency_p50_ms max": "inconclusive"}
+
+
 def test_figures_of_the_toolkit_are_gated_under_their_own_names(tmp_path: Path) -> None:
     figures = {"int8": [Figure("sram_mib", 0.25, "MiB", "estimated", "vela")]}
     gates = {"top1": Limit(max_drop=0.02), "sram_mib": Limit(max=0.2), "arena_mib": Limit(max=1)}
