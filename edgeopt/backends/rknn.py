@@ -127,10 +127,14 @@ class Rknn(Backend):
         archive |= {} if calibration is None else {"calibration": calibration}
         (out / _SIMULATOR).write_bytes(_npz(archive))
         facts = built.facts
+        notes = [network.note] if calibration is not None else [network.note, "the NPU computes it in float16"]
+        if facts["unread"]:
+            what = "rows of the toolkit's table of layers were not understood"
+            notes.append(f"{facts['unread']} {what}: see aside/{toolchain.LOG}")
         return Compiled(
             file=toolchain.MODEL,
             origin=_origin(built.layers, facts["rewrites"], network.nodes),
-            notes=(network.note, *(() if calibration is not None else ("the NPU computes it in float16",))),
+            notes=tuple(notes),
             layers=tuple(built.layers),
             stand_in=StandIn("rknn", _SIMULATOR, "the RKNN toolkit's simulator", environment=self.environment),
             figures=_figures(facts, options.platform),
@@ -188,8 +192,7 @@ class _Network:
         if folded and image and raw["dtype"] == "uint8":
             height, width, channels = raw["shape"]
             _cut(proto.graph, frozenset(artifact.meta["preprocess_nodes"]), (1, channels, height, width))
-            mean = [value * folded["scale"] for value in folded["mean"]]
-            std = [value * folded["scale"] for value in folded["std"]]
+            mean, std = (_each(channels, folded[name], folded["scale"]) for name in ("mean", "std"))
             note = f"the device takes ({height}, {width}, {channels}) uint8 images and normalises them itself"
         else:
             _float_input(proto.graph)
@@ -205,6 +208,11 @@ class _Network:
         if self.layout == "nhwc":
             return np.ascontiguousarray(samples.transpose(0, 3, 1, 2))
         return samples.astype(np.float32)
+
+
+def _each(channels: int, values: Sequence[float], scale: float) -> list[float]:
+    """``values`` of raw samples: one for each channel, also where one is given for all."""
+    return [value * scale for value in (values if len(values) > 1 else [*values] * channels)]
 
 
 def _build(

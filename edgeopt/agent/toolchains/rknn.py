@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ _ROW = re.compile(
     r"\] \d+\s+(?P<op>\S+)\s+(?P<type>\S+)\s+(?P<target>CPU|NPU|GPU)\s+\S+\s+\S+\s+"
     r"\d+/\d+/(?P<cycles>\d+)\s+[\d.]+\s+[^:\s]+:(?P<name>\S.*?)\s*$"
 )
+#: The table's head, and what stands in it, understood or not. Tables of the memory have other heads.
+_HEAD = re.compile(r"\] ID\s+OpType\s")
+_ANY_ROW = re.compile(r"\] (?P<row>(?P<id>\d+)\s+(?P<op>\S+)(?:\s.*?)?)\s*$")
+_RULE = re.compile(r"\] -+\s*$")
 _MEMORY = re.compile(r"Total (?P<what>Internal|Weight) Memory Size: (?P<kib>[\d.]+)KB")
 _REWRITE = re.compile(r"D\s+\w+: remove node = \[(?P<old>[^]]*)\], add node = \[(?P<new>[^]]*)\]")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
@@ -60,8 +65,9 @@ def build(files: Mapping[str, Path], options: dict[str, Any], out: Path) -> Mapp
         out: Empty folder.
 
     Returns:
-        ``layers``; ``rewrites``, pairs of the names of nodes that the toolkit put in the place of others;
-        ``weights_kib`` and ``activations_kib`` as it lays them out; ``cycles``, its own estimate for the NPU.
+        ``layers``; ``unread``, how many of them stand in rows that were not understood: these have the device
+        ``unknown`` and no source; ``rewrites``, pairs of the names of nodes, those taken away and those put in their
+        place; ``weights_kib`` and ``activations_kib`` as it lays them out; ``cycles``, its own estimate for the NPU.
 
     Raises:
         AgentError: The toolkit refuses the model, with its own words.
@@ -128,7 +134,9 @@ def complaint(lines: Sequence[str]) -> str:
 
 def read_log(lines: Sequence[str]) -> dict[str, Any]:
     """What the output of a build says of the layers, of the nodes that were rewritten, and of the memory."""
-    rows = [found for line in lines if (found := _ROW.search(line)) and found["op"] not in _BORDER]
+    table = [found for line in _table(lines) if (found := _ANY_ROW.search(line)) and found["op"] not in _BORDER]
+    rows = [found for row in table if (found := _ROW.search(row.string))]
+    unread = [row for row in table if not _ROW.search(row.string)]
     memory = {found["what"]: float(found["kib"]) for line in lines if (found := _MEMORY.search(line))}
     return {
         "layers": [
@@ -143,12 +151,35 @@ def read_log(lines: Sequence[str]) -> dict[str, Any]:
                 "why": "" if row["target"] == "NPU" else "the toolkit has put it there and does not say why",
             }
             for row in rows
+        ]
+        + [
+            {
+                "name": f"{row['op']} #{row['id']}",
+                "op": row["op"],
+                "source": [],
+                "precision": "",
+                "device": "unknown",
+                "exec": row["op"],
+                "time_us": None,
+                "why": f"the toolkit's row was not understood: {row['row']}",
+            }
+            for row in unread
         ],
+        "unread": len(unread),
         "rewrites": [[_names(found["old"]), _names(found["new"])] for line in lines if (found := _REWRITE.match(line))],
         "weights_kib": memory.get("Weight"),
         "activations_kib": memory.get("Internal"),
-        "cycles": sum(int(row["cycles"]) for row in rows) if rows else None,
+        "cycles": sum(int(row["cycles"]) for row in rows) if rows and not unread else None,
     }
+
+
+def _table(lines: Sequence[str]) -> Iterator[str]:
+    """The lines of the table of layers."""
+    rest = iter(lines)
+    for line in rest:
+        if _HEAD.search(line):
+            body = (line for line in rest if not _RULE.search(line))
+            yield from takewhile(_ANY_ROW.search, body)
 
 
 def _names(text: str) -> list[str]:

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeopt import tools
+from edgeopt import placement, tools
 from edgeopt.access import Agent, local
 from edgeopt.agent.toolchains import rknn as toolchain
 from edgeopt.artifact import Artifact
@@ -88,6 +88,33 @@ def test_the_log_tells_layers_rewrites_and_memory() -> None:
     assert read["rewrites"][0] == [["model/ReduceMean"], ["relu_12_gavg", "relu_12_gavg_rs"]]
     assert (read["weights_kib"], read["activations_kib"]) == (223.875, 65)
     assert read["cycles"] == 9216 + 2879 + 1568 + 72
+
+
+def test_a_row_that_is_not_understood_is_no_row_on_the_npu() -> None:
+    """Another chip's or version's table may say other things; tables of the memory follow it."""
+    lines = toolchain.readable(LOG)
+    changed = [line.replace("INT8     NPU    (1,32", "INT8     DSP    (1,32") for line in lines]
+    memory = "D RKNN: [16:06:44.275] "
+    more = [f"{memory}ID  User      Tensor  DataType", f"{memory}1   ConvRelu  x       INT8      NC1HWC2"]
+    read = toolchain.read_log([*changed, *more])
+    assert read["unread"] == 1
+    assert read["cycles"] is None
+    (unknown,) = (layer for layer in read["layers"] if layer["device"] != "NPU" and layer["device"] != "CPU")
+    assert (unknown["name"], unknown["op"], unknown["device"]) == ("ConvAddRelu #4", "ConvAddRelu", "unknown")
+    assert "not understood: 4    ConvAddRelu        INT8     DSP" in unknown["why"]
+    assert len(read["layers"]) == len(toolchain.read_log(lines)["layers"])
+    assert toolchain.read_log(lines)["unread"] == 0
+    macs = {"stem.0/Conv": 9, "head/Gemm#2": 1}
+    for log, value in ((read, 1.0), (toolchain.read_log(lines), 0.0)):
+        assert placement.of(log["layers"], macs, "NPU").measurements()[0].value == value
+
+
+def test_rules_between_the_head_and_the_rows_are_no_end() -> None:
+    lines = toolchain.readable(LOG)
+    rule = "D RKNN: [16:06:44.275] " + 20 * "-"
+    head = next(number for number, line in enumerate(lines) if "OpType" in line)
+    ruled = [*lines[:head], rule, lines[head], rule, *lines[head + 1 :]]
+    assert toolchain.read_log(ruled) == toolchain.read_log(lines)
 
 
 def test_progress_bars_and_colours_are_no_text() -> None:
@@ -167,6 +194,12 @@ def test_the_network_without_its_preprocessing_computes_the_same(tmp_path: Path)
     np.testing.assert_allclose(given, onnx_nets.run(source.path("model.onnx"), samples), rtol=1e-5, atol=1e-5)
     assert network.layout == "nhwc"
     assert network.ordered(samples).shape == (1, 3, 8, 8)
+
+
+def test_one_mean_or_deviation_is_that_of_every_channel(tmp_path: Path) -> None:
+    folded = {"raw": {"shape": [8, 8, 3], "dtype": "uint8"}, "scale": 2.0, "mean": [1.0], "std": [1.0, 2.0, 3.0]}
+    network = _Network.of(artifact(tmp_path, preprocess=folded))
+    assert (network.mean, network.std) == ([2.0] * 3, [2.0, 4.0, 6.0])
 
 
 def test_what_is_no_image_goes_in_as_float(tmp_path: Path) -> None:
