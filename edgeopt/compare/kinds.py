@@ -43,11 +43,11 @@ def _is_figure(measurement: Measurement) -> bool:
 def assumptions(measurement: Measurement, kind: Kind) -> str:
     """What must be the same in both runs, as its remark says it: how a toolkit came by the number.
 
-    A figure's whole remark: toolkit, version, accelerator, memory mode. Of a quality the end of it, which says what
-    the outputs were simulated with; what is before that may be of the network.
+    A figure's whole remark: toolkit, version, accelerator, memory mode. Of others the end of it, which says how they
+    were had, such as the simulator of the outputs; what is before that may be of the network.
     """
     if measurement.metric == _OF_DECISIONS:
         return measurement.why
     if measurement.method == "measured":
         return ""
-    return measurement.why.rpartition("; ")[2] if kind == "quality" else measurement.why
+    return measurement.why if kind == "resource" else measurement.why.rpartition("; ")[2]

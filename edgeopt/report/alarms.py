@@ -62,7 +62,7 @@ def _thresholds(name: str, target: TargetRecord) -> Iterator[Alarm]:
         low, high = after.interval or (None, None)
         lost = drop.interval[0] if drop and drop.interval else None if low is None else low - before.value
         rates = f"{_rate(after)} instead of {_rate(before)}"
-        growth = _growth(after.value, (low, high), before.value)
+        growth = _growth(after.value, (low, high), before.value) + _label(after)
         fitted = match["by"] == "float"  # at a FAR, so that there may be a new threshold for the same one
         found = shipped.measurement(f"threshold@far={match['at']}{match['set'] or ''}") if fitted else None
         new = _recalibrated(found)
@@ -90,11 +90,17 @@ def _thresholds(name: str, target: TargetRecord) -> Iterator[Alarm]:
 
 
 def _rate(measurement: Measurement) -> str:
-    """A share in percent with its interval, such as ``5.6 % [5.1, 6.0]``."""
+    """A share in percent with its interval and label, such as ``5.6 % [5.1, 6.0] (SIMULATED)``."""
+    method = _label(measurement)
     percent = [100 * v for v in (measurement.value, *(measurement.interval or ())) if v is not None]
     if len(percent) < 3:
-        return f"{percent[0]:.2g} %"
-    return f"{percent[0]:.2g} % [{percent[1]:.2g}, {percent[2]:.2g}]"
+        return f"{percent[0]:.2g} %{method}"
+    return f"{percent[0]:.2g} % [{percent[1]:.2g}, {percent[2]:.2g}]{method}"
+
+
+def _label(measurement: Measurement) -> str:
+    word = wording.METHOD_WORDS[measurement.method]
+    return f" ({word})" if word else ""
 
 
 def _growth(after: float, interval: Interval, before: float) -> str:
@@ -108,7 +114,7 @@ def _growth(after: float, interval: Interval, before: float) -> str:
 def _recalibrated(threshold: Measurement | None) -> str:
     if threshold is None or threshold.value is None:
         return "Calibrate a new threshold before it ships."
-    value = f"{wording.number(threshold.value)} {wording.interval(threshold.interval)}".rstrip()
+    value = f"{wording.number(threshold.value)} {wording.interval(threshold.interval)}".rstrip() + _label(threshold)
     return f"The threshold calibrated anew for the same point is {value}."
 
 

@@ -67,7 +67,7 @@ def effect(change: Change) -> str:
     return f"{number} [{', '.join(bounds)}]" if bounds else number
 
 
-def _how_much(change: Change) -> str:
+def labelled(change: Change) -> str:
     """The effect, labelled if it was not measured on the device."""
     method = wording.METHOD_WORDS[change.after.method] if change.after else ""
     return ", ".join(filter(None, (effect(change) or "broken", method)))
@@ -128,7 +128,7 @@ def decision(comparison: Comparison) -> Decision:
     word = {ExitCode.GATE_FAILED: REGRESSION, ExitCode.INCONCLUSIVE: CANT_TELL}.get(
         comparison.exit_code(), NO_REGRESSION
     )
-    worse = [f"{clean(c.metric)} on {clean(name)} ({_how_much(c)})" for name, c in comparison.regressions]
+    worse = [f"{clean(c.metric)} on {clean(name)} ({labelled(c)})" for name, c in comparison.regressions]
     reasons = []
     if worse:
         more = f" and {len(worse) - _NAMED} more" if len(worse) > _NAMED else ""

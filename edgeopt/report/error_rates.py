@@ -59,10 +59,21 @@ def error_rates(target: TargetRecord, chart_id: str) -> str:
         axes.set_ylabel("genuine rejected")
 
     points = [(c, point) for c in drawn if (point := _production(c)) is not None]
-    spoken = "; ".join(f"{c.id} {100 * far:.3g} % and {100 * frr:.3g} %" for c, (far, frr) in points)
+    spoken = "; ".join(f"{c.id} {100 * far:.3g} % and {100 * frr:.3g} %{_label(c)}" for c, (far, frr) in points)
     label = "Genuine pairs rejected against impostors accepted"
     label = f"{label}; at the float model's threshold {spoken}" if spoken else label
     return svg(draw, label, chart_id, kind="error rates")
+
+
+def simulated(target: TargetRecord) -> str:
+    """Whose error rates were not taken on the device, in words; empty if all were."""
+    names = ", ".join(c.id for c in target.candidates if c.roc and _label(c))
+    return f"SIMULATED, not taken on the device: {names}." if names else ""
+
+
+def _label(candidate: CandidateRecord) -> str:
+    """Of all outputs of a candidate, for they are had in one way."""
+    return " (SIMULATED)" if any(m.method == "simulated" for m in candidate.selection) else ""
 
 
 def _production(candidate: CandidateRecord) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.report import alarms, changes, charts, facts, gates, ledger, placements, wording
-from edgeopt.report.error_rates import error_rates
+from edgeopt.report.error_rates import error_rates, simulated
 
 if TYPE_CHECKING:
     from edgeopt.compare import Comparison
@@ -53,7 +53,14 @@ def render(record: RunRecord, samples: Samples, comparison: Comparison | None = 
     )
     environment.filters["seconds"] = wording.seconds
     environment.globals.update(
-        alarms=alarms, changes=changes, facts=facts, gates=gates, placements=placements, wording=wording, ledgers=ledger
+        alarms=alarms,
+        changes=changes,
+        facts=facts,
+        gates=gates,
+        placements=placements,
+        wording=wording,
+        ledgers=ledger,
+        simulated=simulated,
     )
     drawn: dict[tuple[str, str], str] = {}
     budget = MAX_CHART_BYTES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeopt.report import wording
@@ -146,7 +146,7 @@ def where(metric: str, found: Sequence[Chain]) -> str:
     worst = max(ship, key=_loss_in_all)
     first, last = worst.rows[0].record, worst.rows[-1].record
     unit = wording.unit_of(metric, first.unit)
-    ends = f"{wording.number(first.value, unit)} ({first.stage}) to {wording.number(last.value, unit)}"
+    ends = f"{_end(worst.rows[0])} ({first.stage}) to {_end(worst.rows[-1])}"
     change = wording.change(last.value - first.value, unit)
     text = f"{metric} goes from {ends} ({worst.rows[-1].label}), a change of {change}"
     text += f", the worst of the {len(ship)} that ship." if len(ship) > 1 else "."
@@ -157,6 +157,11 @@ def where(metric: str, found: Sequence[Chain]) -> str:
     text += f" The largest loss of one step is at {drop.label}: {drop.change}, {clearly} the intervals"
     chain = next(chain for chain in reversed(ship) if drop in chain.rows)
     return f"{text}{', and later steps regain it.' if _loss_in_all(chain) < drop.loss / 2 else '.'}"
+
+
+def _end(row: LedgerRow) -> str:
+    """The value with its label, without its interval."""
+    return str(replace(row.quantity, interval=""))
 
 
 def _loss_in_all(chain: Chain) -> float:

@@ -123,7 +123,7 @@ def _comparison(comparison: Comparison | None) -> Iterator[str]:
         yield from _table(
             ["target", "metric", "result", "change", "why"],
             (
-                [escape(name), escape(c.metric), changes.result(c), escape(changes.effect(c)), escape(c.why)]
+                [escape(name), escape(c.metric), changes.result(c), escape(changes.labelled(c)), escape(c.why)]
                 for name, c in worse
             ),
             numbers=(3,),

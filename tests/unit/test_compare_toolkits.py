@@ -11,7 +11,8 @@ from edgeopt import compare, parity, placement, verdict
 from edgeopt.compare import Change, Comparison, kinds
 from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement, exact
-from edgeopt.report import changes, compare_markdown, sarif
+from edgeopt.report import changes, compare_markdown, html, sarif
+from edgeopt.report import markdown as markdown_report
 from tests.releases import measured, pair, size, target, top1
 
 VELA = "vela 5.2.0, ethos-u55-128, Ethos_U55_High_End_Embedded, Shared_Sram"
@@ -58,12 +59,19 @@ def test_a_figure_is_exact_and_a_regression_beyond_five_percent(metric: str, uni
 
 def test_an_estimated_latency_fifty_times_as_long_ends_with_1_and_is_labelled_everywhere(tmp_path) -> None:
     sides = [target(size(1.0), estimated("latency_p99_ms", value, "ms")) for value in (0.1, 5.0)]
-    comparison = compare.compare(*pair(*sides))
+    before, after = pair(*sides)
+    comparison = compare.compare(before, after)
     assert comparison.exit_code() == ExitCode.GATE_FAILED
     assert "latency_p99_ms on cpu (+4900 %, ESTIMATED)" in changes.decision(comparison).sentence
     markdown = compare_markdown.render(comparison)
     assert "| 0.100 ms (ESTIMATED) | 5.00 ms (ESTIMATED) | +4900 % |" in markdown
     assert "0.100 ms (ESTIMATED) before, 5.00 ms (ESTIMATED) now (+4900 %)" in sarif.render(comparison, tmp_path)
+    assert "| +4900 %, ESTIMATED |" in markdown_report.render(after.record, {}, comparison)
+    section = (
+        html.render(after.record, {}, comparison).partition('<section id="comparison"')[2].partition("</section>")[0]
+    )
+    assert "5.00 ms (ESTIMATED)" in section
+    assert "(+4900 %, ESTIMATED)" in section
     assert '"method":"estimated"' in comparison.to_json().replace(" ", "")
 
 

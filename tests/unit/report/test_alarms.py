@@ -153,3 +153,18 @@ def test_markdown_has_them_all_before_the_gates(eventful, record):
     top = render(eventful, {}).partition("## Gates")[0]
     for alarm in alarms.alarms(eventful):
         assert escape(alarm.title) in top
+
+
+def test_simulated_false_accepts_are_labelled(record):
+    run = _with_far(record, (0.017, 0.014, 0.02), (0.056, 0.051, 0.062))
+    cpu = run.targets["cpu"]
+
+    def unreal(candidate):
+        if candidate.id != cpu.shipped:
+            return candidate
+        return replace(candidate, measurements=tuple(replace(m, method="simulated") for m in candidate.measurements))
+
+    target = replace(cpu, candidates=tuple(map(unreal, cpu.candidates)))
+    alarm = alarms.alarms(replace(run, targets={"cpu": target}))[0]
+    assert alarm.title.endswith("grow 3.3× [3, 3.6] (SIMULATED)")
+    assert "5.6 % [5.1, 6.2] (SIMULATED) instead of 1.7 % [1.4, 2] of" in alarm.text

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeopt.report.error_rates import error_rates
+from edgeopt.report.error_rates import error_rates, simulated
 from tests.made_up_run import measured
 
 ROC = {"threshold": (0.9, 0.5, 0.1), "far": (0.0, 0.01, 1.0), "frr": (1.0, 0.1, 0.0)}
@@ -51,3 +51,18 @@ def test_without_a_threshold_the_curves_are_still_there(record):
     bare = replace(known, candidates=tuple(replace(c, roc=ROC) for c in known.candidates))
     label = re.search(r'aria-label="([^"]*)"', error_rates(bare, "one"))[1]
     assert label == "Genuine pairs rejected against impostors accepted"
+
+
+def test_simulated_rates_are_labelled(target):
+    """In what is spoken and in the caption; the float baseline was measured."""
+    assert simulated(target) == ""
+
+    def unreal(candidate):
+        return replace(candidate, selection=tuple(replace(m, method="simulated") for m in candidate.selection))
+
+    known = tuple(unreal(c) if c.id == target.shipped else c for c in target.candidates)
+    without = replace(target, candidates=known)
+    label = re.search(r'aria-label="([^"]*)"', error_rates(without, "one"))[1]
+    assert f"{target.shipped} 5 % and 10 % (SIMULATED)" in label
+    assert label.count("SIMULATED") == 1
+    assert simulated(without) == f"SIMULATED, not taken on the device: {target.shipped}."

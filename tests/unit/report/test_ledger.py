@@ -99,3 +99,10 @@ def test_a_simulated_point_is_labelled(no_devices):
     points = {row.record.stage: row for row in ledger.rows(no_devices)["top1"]}
     assert points["compiled"].quantity.method == "SIMULATED"
     assert points["trained"].quantity.method == ""
+
+
+def test_a_simulated_end_of_the_chain_is_labelled(record):
+    points = _points(0.99, 0.98)
+    run = replace(record, ledger=(points[0], replace(points[1], method="simulated")))
+    text = ledger.where("m", ledger.chains(run, ledger.rows(run)["m"]))
+    assert text.startswith("m goes from 0.9900 (s0) to 0.9800 (SIMULATED) (s1), ")
