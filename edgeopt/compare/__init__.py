@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from edgeopt.compare.metric import Pair, Side
+from edgeopt.compare.metric import Pair
 from edgeopt.compare.model import (
     Change,
     Comparison,
@@ -27,6 +27,7 @@ from edgeopt.compare.model import (
     Samples,
     TargetComparison,
 )
+from edgeopt.compare.side import Side
 from edgeopt.errors import ConfigError
 from edgeopt.measure import Measurement
 from edgeopt.protocol import Protocol

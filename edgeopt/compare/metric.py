@@ -8,59 +8,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgeopt import protocol, statistics
 from edgeopt.compare import definition, kinds
 from edgeopt.compare.kinds import Kind
-from edgeopt.compare.model import Change, Release, Result
+from edgeopt.compare.model import Change, Result
+from edgeopt.compare.side import Side
 from edgeopt.measure import Measurement
-from edgeopt.record import CandidateRecord, Interval, TargetRecord
+from edgeopt.record import CandidateRecord, Interval
 from edgeopt.statistics import Estimate
 
 #: Fewer sessions do not show how far sessions lie apart.
 _FEWEST_SESSIONS = 3
 #: Two float baselines whose sizes differ by no more may be one network, trained twice.
 _SAME_SIZE = 0.01
-
-
-@dataclass(frozen=True)
-class Side:
-    """A target in one of the runs."""
-
-    name: str
-    release: Release
-    target: TargetRecord
-
-    @property
-    def shipped(self) -> CandidateRecord:
-        return self.target.candidate(self.target.shipped)
-
-    @property
-    def baseline(self) -> CandidateRecord:
-        return self.target.baseline_of(self.shipped)
-
-    def data(self, split: str) -> dict[str, str]:
-        """Digests of a split, such as ``evaluate``; empty if the record does not tell them."""
-        digests = self.release.record.provenance.get("data", {})
-        return {name: digest for name, digest in digests.items() if name.startswith(split)}
-
-    def samples(self, candidate: CandidateRecord) -> npt.NDArray[np.int64] | None:
-        return self.release.samples.get(self.name, {}).get(candidate.id)
-
-    def sessions(self, candidate: CandidateRecord, q: float) -> list[float]:
-        """The logarithm of the q-quantile of each session of the measuring; empty if the record does not tell them."""
-        lengths, samples = self.target.protocol.get("sessions", ()), self.samples(candidate)
-        if samples is None or not lengths or sum(lengths) != len(samples):
-            return []
-        parts = np.split(samples, np.cumsum(lengths)[:-1])
-        return [math.log(np.quantile(part, q, method="inverted_cdf")) for part in parts]
-
-    def noise(self) -> float:
-        """How far a candidate lay apart from itself, on this machine and while this run was measured."""
-        recorded = [self.target.protocol.get(name) for name in ("noise", "noise_floor")]
-        return max((value for value in recorded if value is not None), default=0.0)
 
 
 @dataclass(frozen=True)
