@@ -35,9 +35,18 @@ def of(metric: str, sides: Sequence[Measurement | None], records: Sequence[RunRe
 
 
 def _is_figure(measurement: Measurement) -> bool:
-    """Whether it is of the file or the device; what a metric computes is of samples, or has an interval."""
-    single = measurement.n == 1 and measurement.interval is None
-    return single or measurement.unit in _UNITS or measurement.metric.startswith("size_")
+    """Whether it is of the file or the device; what a metric computes is of samples."""
+    return (
+        (measurement.n == 1 and is_exact(measurement))
+        or measurement.unit in _UNITS
+        or measurement.metric.startswith("size_")
+    )
+
+
+def is_exact(measurement: Measurement) -> bool:
+    """Whether it has no noise, as a size has none, nor a toolkit's lower bound of what it knows a part of."""
+    bound = measurement.n == 1 and measurement.interval == (measurement.value, None)
+    return not measurement.protocol and (measurement.interval is None or bound)
 
 
 def assumptions(measurement: Measurement, kind: Kind) -> str:

@@ -166,10 +166,11 @@ class Pair:
         return "no_difference", False, f"the interval contains 0{note}"
 
     def _resource(self, change: Estimate, known: Measurement, accepted: float) -> tuple[Result, bool, str]:
-        if not known.protocol and known.interval is None:  # a number without noise, such as the size of a file
+        if kinds.is_exact(known):
             beyond = _result(change, known.better, accepted) == "worse"
             result = _result(change, known.better, 0.0)
             exact = "it is exact" if known.method == "measured" else f"it is {known.method}, with the same assumptions"
+            exact += ", and the same is left out" if known.interval else ""
             return result, beyond, f"{exact}{_than(beyond, f'{100 * accepted:g} %')}" if result == "worse" else exact
         noise = max(self.old.noise(), self.new.noise()) if known.unit == "ms" else 0.0
         margin = max(accepted, noise)
@@ -243,7 +244,8 @@ def _side(value: Any) -> str:
 def _estimate(measurement: Measurement) -> Estimate:
     """A number without error bars is its own interval."""
     assert measurement.value is not None
-    return Estimate(measurement.value, measurement.interval or (measurement.value, measurement.value))
+    interval = None if kinds.is_exact(measurement) else measurement.interval
+    return Estimate(measurement.value, interval or (measurement.value, measurement.value))
 
 
 def _divided(a: Estimate, b: Estimate) -> Estimate:

@@ -87,6 +87,18 @@ def test_estimates_of_other_assumptions_are_not_compared_and_both_are_shown(metr
     assert (other or "nobody tells") in change.why
 
 
+def test_of_lower_bounds_that_leave_out_the_same_the_known_part_is_compared() -> None:
+    def at_least(value: float, on_cpu: int) -> Measurement:
+        partly = estimated("latency_p50_ms", value, "ms", f"{VELA}; without the {on_cpu} operators on the CPU")
+        return replace(partly, interval=(value, None), confidence=1.0)
+
+    change = compared(at_least(1.0, 2), at_least(2.0, 2))
+    assert (change.result, change.regression, change.value) == ("worse", True, 2.0)
+    assert "the same is left out" in change.why
+    assert compared(at_least(1.0, 2), at_least(2.0, 3)).result == "not_comparable"
+    assert compared(at_least(1.0, 2), estimated("latency_p50_ms", 2.0, "ms")).result == "not_comparable"
+
+
 def test_what_the_toolkit_stamped_may_explain_a_change() -> None:
     def stamped(**facts: Any):
         made = target(size(1.0))
