@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from edgeopt import tflite
+from edgeopt import provenance, tflite
 from edgeopt.agent import tflite_file
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import ASIDE, Artifact
@@ -29,7 +29,7 @@ from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
 from edgeopt.stage import Params
 from edgeopt.target import Target
-from edgeopt.tflite import names
+from edgeopt.tflite import micro, names
 
 #: Family -> what follows it in the name of an accelerator: multiply-accumulates per cycle.
 ACCELERATORS: Mapping[str, tuple[int, ...]] = {
@@ -72,6 +72,10 @@ _REFUSED = re.compile(
 )
 
 
+def _has_tflm() -> bool:
+    return bool(provenance.tool_version("tflite-micro"))
+
+
 class EthosUParams(Params):
     """What a target's ``compile`` may say.
 
@@ -96,7 +100,8 @@ class EthosU(Backend):
     name = "ethos-u"
     consumes = frozenset({"tflite-int8"})
     produces = "vela-tflite"
-    tools = ("ai-edge-litert", "ethos-u-vela")
+    #: Whether what stays on the CPU is checked depends on TFLM.
+    tools = ("ai-edge-litert", *(("tflite-micro",) if _has_tflm() else ()), "ethos-u-vela")
     precisions = frozenset({"int8"})
     processor = "NPU"
     without_device = "estimate"
@@ -149,7 +154,7 @@ class EthosU(Backend):
         """Write ``model.tflite`` for the NPU, and under ``aside/`` the file before vela, its log and its tables.
 
         Raises:
-            StageError: Vela refuses the file.
+            StageError: Vela refuses the file, or TFLM has not what vela leaves to the CPU.
         """
         options = request.options
         assert isinstance(options, EthosUParams)
@@ -163,15 +168,17 @@ class EthosU(Backend):
         version = self.probe().version
         on_npu, on_cpu = (sum(layer.device == device for layer in layers) for device in ("NPU", "CPU"))
         why = f"vela {version}, {options.accelerator}, {options.system_config}, {options.memory_mode}"
-        notes = _notes(on_npu, on_cpu)
+        origin = names.origin(source, artifact.meta["outputs"])
+        unchecked = _unchecked(aside / "model.tflite", source, layers, origin, request) if on_cpu else ""
+        stand_in = StandIn(
+            "litert", f"{ASIDE}/model.tflite", "the INT8 file before vela, reference kernels", optimization="none"
+        )
         return Compiled(
             file="model.tflite",
-            origin=names.origin(source, artifact.meta["outputs"]),
-            notes=notes,
+            origin=origin,
+            notes=(*_notes(on_npu, on_cpu), *([unchecked] if unchecked else [])),
             layers=tuple(layers),
-            stand_in=StandIn(
-                "litert", f"{ASIDE}/model.tflite", "the INT8 file before vela, reference kernels", optimization="none"
-            ),
+            stand_in=None if unchecked else stand_in,
             figures=_figures(summary, why, on_npu, on_cpu),
             facts={"vela": version, **options.model_dump(), "operators_on_npu": on_npu, "operators_on_cpu": on_cpu},
         )
@@ -234,6 +241,11 @@ def _reasons(log: str) -> dict[str, str]:
 def _layers(source: tflite_file.Graph, compiled: tflite_file.Graph, reasons: Mapping[str, str]) -> list[Layer]:
     """Every operator of the file before vela: one that is still there runs on the CPU. And whatever vela added."""
     left = {operator.name for operator in compiled.operators if operator.op != _NPU}
+
+    def why(name: str) -> str:
+        # Vela takes a fused activation apart, and then speaks of the output without it.
+        return reasons.get(name) or reasons.get(f"{name}_act") or "vela gives no reason"
+
     layers = [
         Layer(
             name,
@@ -242,7 +254,7 @@ def _layers(source: tflite_file.Graph, compiled: tflite_file.Graph, reasons: Map
             operator.precision,
             "CPU" if operator.name in left else "NPU",
             "TFLM" if operator.name in left else "vela",
-            why=(reasons.get(operator.name) or "vela gives no reason") if operator.name in left else "",
+            why=why(operator.name) if operator.name in left else "",
         )
         for name, operator in tflite_file.named(source)
     ]
@@ -252,6 +264,34 @@ def _layers(source: tflite_file.Graph, compiled: tflite_file.Graph, reasons: Map
         Layer(one.name, one.op, (), one.precision, "CPU", "TFLM", why="added by vela between parts for the NPU")
         for one in added
     ]
+
+
+def _unchecked(
+    file: Path,
+    source: tflite_file.Graph,
+    layers: Sequence[Layer],
+    origin: Mapping[str, tuple[str, ...]],
+    request: Request,
+) -> str:
+    """Why it is not known whether TFLM, built for this machine, runs what is left to the CPU; empty if it does.
+
+    Raises:
+        StageError: It does not.
+    """
+    unknown = "it is not checked whether the CPU can run what is left to it, so that nothing is simulated: "
+    if not _has_tflm():
+        return f"{unknown}tflite-micro is not installed (pip install 'edgeopt[tflm]')"
+    agent, name = request.host(""), f"compile {file.parent.parent.name}"
+    try:
+        agent.open(name, "tflm", str(file))
+    except StageError as error:
+        found = micro.culprits(error.what, source)
+        left = {name for layer in layers if layer.device == "CPU" for name in layer.source}
+        if found and not left & {operator.name for operator in found}:
+            return f"{unknown}TFLM stops at {found[0].op}, which the NPU runs"
+        raise micro.refusal(error, found, origin, "vela leaves operators to the CPU") from error
+    agent.close(name)
+    return ""
 
 
 def _notes(on_npu: int, on_cpu: int) -> tuple[str, ...]:
@@ -277,7 +317,14 @@ def _figures(summary: Mapping[str, Any], why: str, on_npu: int, on_cpu: int) -> 
     if on_npu:
         partly = f"; without the {on_cpu} operators on the CPU" if on_cpu else ""
         figures += [
-            Figure("latency_ms", float(summary["inference_time"]) * 1e3, "ms", "estimated", why + partly),
+            Figure(
+                "latency_ms",
+                float(summary["inference_time"]) * 1e3,
+                "ms",
+                "estimated",
+                why + partly,
+                at_least=on_cpu > 0,
+            ),
             Figure("npu_cycles", float(summary["cycles_total"]), "cycles", "estimated", why),
         ]
     return tuple(figures)

@@ -17,7 +17,7 @@ from edgeopt.backends import Backend, Compiled, Depth, Figure, Request, Scheme, 
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.stage import Params
 from edgeopt.target import Target
-from edgeopt.tflite import names
+from edgeopt.tflite import micro, names
 
 _FILE = "model.tflite"
 
@@ -59,12 +59,13 @@ class Tflm(Backend):
         """
         content = tflite.inlined(artifact.path(_FILE).read_bytes())
         (out / _FILE).write_bytes(content)
+        graph = tflite_file.read(content)
+        origin = names.origin(graph, artifact.meta["outputs"])
         agent, name = request.host(""), f"compile {out.name}"
         try:
             opened = agent.open(name, self.name, str(out / _FILE))
         except StageError as error:
-            error.fix = error.fix or "write the layer with operators that TFLM has"
-            raise
+            raise micro.refusal(error, micro.culprits(error.what, graph), origin, error.where) from error
         raw = artifact.meta["input"]
         try:
             layers = agent.layers(name, [np.zeros((request.batch, *raw["shape"]), raw["dtype"])])
@@ -75,7 +76,7 @@ class Tflm(Backend):
         why = f"as {here} reports; a 32-bit device keeps less about each tensor, CMSIS-NN may want scratch buffers"
         return Compiled(
             file=_FILE,
-            origin=names.origin(tflite_file.read(content), artifact.meta["outputs"]),
+            origin=origin,
             layers=tuple(layers),
             stand_in=StandIn(self.name, _FILE, f"{here}, reference kernels"),
             figures=(

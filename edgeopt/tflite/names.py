@@ -21,7 +21,7 @@ _PLACE = re.compile(rf"^{MODULE}(?:{NETWORK}\b\.?)?(?P<name>[^;]*)(?:;\d*)?$")
 #: Between the ONNX nodes that one operator computes.
 _JOINT = "+"
 #: Appended by the quantizer to a tensor that it adds.
-_ADDED = re.compile(r"(_quantized|_requant|_dequantized|_duplicated_\d+)+$")
+_ADDED = re.compile(r"(_quantized|_requant|_dequant|_dequantized|_duplicated_\d+)+$")
 #: Operator -> what the ONNX exporter calls it. Others are written by themselves: LOG_SOFTMAX is LogSoftmax.
 _ONNX = {
     "AVERAGE_POOL_2D": "AveragePool", "BATCH_MATMUL": "MatMul", "CONCATENATION": "Concat", "CONV_2D": "Conv",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeopt.access import Agent, local
+from edgeopt.agent import tflite_file
 from edgeopt.artifact import Artifact
 from edgeopt.backends import Compiled, ethos_u
 from edgeopt.backends.ethos_u import ACCELERATORS, DEDICATED, SHARED, SYSTEMS, WITH_DRAM, EthosU, read_summary
@@ -36,12 +39,21 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return tflite_nets.artifact(folder, "tflite-int8")
 
 
+@pytest.fixture(scope="module")
+def agent() -> Iterator[Agent]:
+    with local.start(limit_s=120) as started:
+        yield started
+
+
 @pytest.fixture
 def build(tmp_path: Path, int8: Artifact) -> Build:
-    def run(artifact: Artifact = int8, *, out: str = "out", **asked: Any) -> tuple[Compiled, Path]:
+    def run(artifact: Artifact = int8, *, out: str = "out", host: Any = None, **asked: Any) -> tuple[Compiled, Path]:
         folder = tmp_path / out
         folder.mkdir()
-        return EthosU().compile(artifact, onnx_nets.request(1, EthosU().options(target(**asked))), folder), folder
+        request = onnx_nets.request(1, EthosU().options(target(**asked)))
+        if host:
+            request = replace(request, host=lambda environment: host)
+        return EthosU().compile(artifact, request, folder), folder
 
     return run
 
@@ -195,7 +207,8 @@ def test_weights_in_sram_need_no_flash(build: Build) -> None:
     assert alone["flash_mib"] == 0
 
 
-def test_operators_that_the_npu_lacks_stay_on_the_cpu_with_the_reason(build: Build, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def partly(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     """A float FLOOR behind a fully connected layer."""
     net = tflite_nets.Net()
     given = net.tensor("image", (1, 12), "uint8")
@@ -205,12 +218,17 @@ def test_operators_that_the_npu_lacks_stay_on_the_cpu_with_the_reason(build: Bui
     options = tflite_nets.schema.FullyConnectedOptionsT()
     product = net.add(tflite_nets.OP.FULLY_CONNECTED, [cast, *parameters], net.tensor("a/Gemm", (1, 4)), options)
     last = net.add(tflite_nets.OP.FLOOR, [product], net.tensor("output", (1, 4)))
-    folder = tmp_path / "in"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("partly")
     (folder / "float.tflite").write_bytes(net.file(given, last, input_name="image"))
     samples = np.random.default_rng(1).integers(0, 256, (9, 12), dtype=np.uint8)
     AiEdge().quantize(folder / "float.tflite", samples, AiEdgeParams(), folder, seed=0)
-    compiled, _ = build(tflite_nets.artifact(folder, "tflite-int8"))
+    return tflite_nets.artifact(folder, "tflite-int8")
+
+
+def test_operators_that_the_npu_lacks_stay_on_the_cpu_with_the_reason(
+    build: Build, partly: Artifact, agent: Agent
+) -> None:
+    compiled, _ = build(partly, host=agent)
     assert compiled.layers is not None
     placed = {layer.op: layer for layer in compiled.layers}
     assert placed["FULLY_CONNECTED"].device == "NPU"
@@ -220,15 +238,92 @@ def test_operators_that_the_npu_lacks_stay_on_the_cpu_with_the_reason(build: Bui
     assert compiled.notes == (
         f"{on_cpu} of {len(compiled.layers)} operators run on the CPU; vela's latency does not contain their time",
     )
-    (latency,) = [figure for figure in compiled.figures if figure.metric == "latency_ms"]
-    assert f"without the {on_cpu} operators on the CPU" in latency.why
+    assert compiled.stand_in is not None
 
 
-def test_a_model_with_nothing_for_the_npu_says_so_loudly_and_has_no_latency(build: Build, tmp_path: Path) -> None:
+def test_a_latency_without_what_runs_on_the_cpu_is_a_lower_bound(build: Build, partly: Artifact, agent: Agent) -> None:
+    (whole,) = [figure for figure in build(out="whole")[0].figures if figure.metric == "latency_ms"]
+    (part,) = [figure for figure in build(partly, host=agent)[0].figures if figure.metric == "latency_ms"]
+    assert (whole.at_least, part.at_least) == (False, True)
+    assert "without the" in part.why
+
+
+def test_what_tflm_cannot_run_on_the_cpu_is_refused(build: Build, agent: Agent, tmp_path: Path) -> None:
+    """Its cast takes no uint8."""
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "model.tflite").write_bytes(tflite_nets.floor_of_image())
-    compiled, _ = build(tflite_nets.artifact(folder, "tflite-int8"))
+    with pytest.raises(StageError, match=r"TFLM cannot run this model: .*; it is CAST at cast") as caught:
+        build(tflite_nets.artifact(folder, "tflite-int8"), host=agent)
+    assert "vela leaves operators to the CPU" in caught.value.where
+    assert "operators that TFLM has" in caught.value.fix
+
+
+def test_without_tflm_the_cpu_is_unchecked_and_nothing_is_simulated(
+    build: Build, partly: Artifact, int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ethos_u, "_has_tflm", lambda: False)
+    compiled, _ = build(partly)
+    assert compiled.stand_in is None
+    assert "not checked" in compiled.notes[-1]
+    assert "edgeopt[tflm]" in compiled.notes[-1]
+    assert build(int8, out="whole")[0].stand_in is not None
+
+
+class Stopping:
+    """Of an agent: TFLM that fails at the first fully connected layer."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def open(self, *_: Any) -> None:
+        raise StageError(f"TFLM cannot run this model: Node FULLY_CONNECTED (number {self._number}) failed to invoke")
+
+
+def test_where_tflm_stops_at_what_the_npu_runs_the_rest_is_unchecked(build: Build, partly: Artifact) -> None:
+    operators = tflite_file.read(partly.path("model.tflite").read_bytes()).operators
+    number = [operator.op for operator in operators].index("FULLY_CONNECTED")
+    compiled, _ = build(partly, host=Stopping(number))
+    assert compiled.stand_in is None
+    assert "TFLM stops at FULLY_CONNECTED, which the NPU runs" in compiled.notes[-1]
+
+
+def test_the_reason_of_an_operator_with_a_fused_activation(build: Build, agent: Agent, tmp_path: Path) -> None:
+    """Vela speaks of ``NAME_act`` then. Its kernels stride by three at most."""
+    net = tflite_nets.Net()
+    given = net.tensor("image", (1, 16, 16, 8))
+    weight = np.random.default_rng(0).standard_normal((1, 3, 3, 8)).astype(np.float32)
+    parameters = [net.constant("w", weight), net.constant("b", np.zeros(8, np.float32))]
+    options = tflite_nets._activated(
+        tflite_nets.schema.DepthwiseConv2DOptionsT(),
+        **{"strideH": 4, "strideW": 4, "dilationHFactor": 1, "dilationWFactor": 1, "depthMultiplier": 1},
+    )
+    kind = tflite_nets.OP.DEPTHWISE_CONV_2D
+    x = net.add(kind, [given, *parameters], net.tensor("a/Conv+model/Relu", (1, 4, 4, 8)), options)
+    last = net.add(tflite_nets.OP.LOGISTIC, [x], net.tensor("output", (1, 4, 4, 8)))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "float.tflite").write_bytes(net.file(given, last, input_name="image"))
+    samples = np.random.default_rng(1).standard_normal((4, 16, 16, 8)).astype(np.float32)
+    AiEdge().quantize(folder / "float.tflite", samples, AiEdgeParams(), folder, seed=0)
+    compiled, out = build(tflite_nets.artifact(folder, "tflite-int8"), host=agent)
+    assert "'a/Conv+model/Relu_act'" in (out / "aside" / "vela.log").read_text()
+    assert compiled.layers is not None
+    placed = {layer.op: layer for layer in compiled.layers}
+    assert placed["DEPTHWISE_CONV_2D"].device == "CPU"
+    assert "stride" in placed["DEPTHWISE_CONV_2D"].why
+
+
+def test_a_model_with_nothing_for_the_npu_says_so_loudly_and_has_no_latency(
+    build: Build, agent: Agent, tmp_path: Path
+) -> None:
+    net = tflite_nets.Net()
+    given = net.tensor("image", (1, 4))
+    last = net.add(tflite_nets.OP.FLOOR, [given], net.tensor("output", (1, 4)))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "model.tflite").write_bytes(net.file(given, last, input_name="image"))
+    compiled, _ = build(tflite_nets.artifact(folder, "tflite-int8"), host=agent)
     assert compiled.layers is not None
     assert {layer.device for layer in compiled.layers} == {"CPU"}
     assert compiled.notes[0].startswith("NO OPERATOR RUNS ON THE NPU")

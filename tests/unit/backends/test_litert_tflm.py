@@ -134,7 +134,7 @@ def test_an_operator_that_tflm_lacks_is_an_error(agent: Agent, tmp_path: Path) -
     (tmp_path / "model.tflite").write_bytes(tflite_nets.floor_of_image())
     source = tflite_nets.artifact(tmp_path, "tflite-int8")
     meta = {**source.meta, "input": {"name": "x", "shape": [4], "dtype": "uint8"}}
-    with pytest.raises(StageError, match=r"TFLM cannot run this model: .*CAST") as caught:
+    with pytest.raises(StageError, match=r"TFLM cannot run this model: .*CAST.*; it is CAST at cast") as caught:
         build(Tflm(), replace(source, meta=meta), agent, tmp_path / "out")
     assert "operators" in caught.value.fix
 
@@ -151,6 +151,19 @@ def test_this_machine_is_no_microcontroller(device: dict[str, Any]) -> None:
 def test_without_a_device_a_microcontroller_has_no_options() -> None:
     target = Target.model_validate({"target": 1, "name": "t", "runtime": "tflm", "device": {"access": "none"}})
     assert Tflm().options(target).model_dump() == {}
+
+
+def test_the_refusal_names_the_module(agent: Agent, tmp_path: Path) -> None:
+    """The second operator, a cosine, wants float; that is seen only when it runs."""
+    net = tflite_nets.Net()
+    given = net.tensor("image", (1, 4), "int8")
+    x = net.add(tflite_nets.OP.RESHAPE, [given], net.tensor("a/Reshape", (1, 4), "int8"))
+    x = net.add(tflite_nets.OP.COS, [x], net.tensor("output", (1, 4), "int8"))
+    (tmp_path / "model.tflite").write_bytes(net.file(given, x, input_name="image", output_name="output"))
+    source = tflite_nets.artifact(tmp_path, "tflite-int8")
+    meta = {**source.meta, "outputs": [{**source.meta["outputs"][0], "node": "block.1/Cos"}]}
+    with pytest.raises(StageError, match=r"TFLM cannot run this model: .*; it is COS at block\.1/Cos"):
+        build(Tflm(), replace(source, meta=meta), agent, tmp_path / "out")
 
 
 def test_only_int8_is_for_microcontrollers() -> None:

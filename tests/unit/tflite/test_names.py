@@ -72,6 +72,11 @@ def test_a_perceptron_with_a_folded_normalisation() -> None:
     assert operators(model) == ["l/Gemm+act/Relu", "output"]
 
 
+@pytest.mark.parametrize("added", ["", "_quantized", "_dequant", "_dequantized", "_requant", "_duplicated_2"])
+def test_what_the_quantizer_appends_is_no_part_of_a_node(added: str) -> None:
+    assert names.sources(f"a/Conv+b/Relu{added}") == ("a/Conv", "b/Relu")
+
+
 @pytest.mark.parametrize(
     ("output", "weight", "expected"),
     [
