@@ -190,6 +190,11 @@ class Server:
         opened = {name: self._get(name) for name in header["names"]}
         if not opened:
             raise AgentError("nothing to time: no names given")
+        if simulated := [name for name, one in opened.items() if one.model.settings.get("simulated")]:
+            raise AgentError(
+                f"this machine only simulates a device for {', '.join(simulated)}: the time of that says nothing",
+                fix="device: {access: none}, or access to a real device",
+            )
         batches, _ = _batches(tensors, header["batch"])
         for one in opened.values():
             if not isinstance(one.model, blocks.Timed):

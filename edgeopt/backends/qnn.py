@@ -95,7 +95,8 @@ class Qnn(Backend):
             raise ConfigError(what, where=where, fix=f"device: {{arch: v{chip.htp}}}")
         if chip.htp == _WITHOUT_FLOAT and "fp16" in target.precision:
             raise ConfigError(f"the HTP v{chip.htp} has no float16", where=where, fix="precision: [int8]")
-        if str(target.device.access) == "local" and _simulates():
+        access = target.device.access
+        if not (access.none or access.remote) and _simulates():
             what = "this machine has no HTP: what would be timed is its simulator"
             fix = "device: {access: none}, or how the device is reached: {access: {ssh: HOST}}"
             raise ConfigError(what, where=where, fix=fix)

@@ -86,7 +86,7 @@ class Evaluate:
         they were had; ``meta["not_run"]`` why there are none.
 
         Raises:
-            StageError: The trained network gives NaN, or the runtime fails.
+            StageError: The trained network gives NaN, the runtime fails, or what is said to be a device is simulated.
         """
         artifact, split = inputs["model"], ctx.data[params.split]
         meta = {"split": params.split, "n": len(split), "broken": "", "method": "measured", "how": "", "not_run": ""}
@@ -169,8 +169,12 @@ def _agent(way: _Way, split: data.Split, params: EvaluateParams, ctx: StageConte
         ctx.progress(done, total, "samples", "", clock.seconds_left(done, total))
 
     name = ctx.out.name
-    agent.open(name, way.runtime, way.file, threads=params.threads, optimization=way.optimization)
+    opened = agent.open(name, way.runtime, way.file, threads=params.threads, optimization=way.optimization)
     try:
+        if way.method == "measured" and opened.settings.get("simulated"):
+            what = f"no device is at hand: where {way.runtime} was asked to run the model, it only simulates the device"
+            fix = "write `access: none` into the target's `device`: the outputs are then labelled as simulated"
+            raise StageError(what, where="evaluate", fix=fix)
         batch = way.batch or params.batch
         outputs = agent.infer(name, [split.samples], batch=batch, progress=progress, limit_s=_INFER_LIMIT_S)
     finally:

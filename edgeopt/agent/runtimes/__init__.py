@@ -122,7 +122,10 @@ class Model(Lane, Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Further settings as the runtime reports them back; plain JSON values."""
+        """Further settings as the runtime reports them back; plain JSON values.
+
+        ``simulated`` is true where the runtime only imitates the device: such a model gives outputs and is never timed.
+        """
 
     def fetch(self) -> list[npt.NDArray[Any]]:
         """Copies of the outputs of the last ``run``, in the order of ``outputs``."""

@@ -86,6 +86,7 @@ class QnnModel(Binding):
         self.settings: dict[str, Any] = {
             "streams": len(self.lanes),
             "processor": "x86 simulator of the HTP" if simulated() else "HTP",
+            "simulated": simulated(),
             **provider,
         }
 

@@ -74,7 +74,7 @@ class Simulated:
         self.outputs = tuple(map(_port, settings["outputs"]))
         self.threads = options.threads
         self.lanes: Sequence[Simulated] = (self,)
-        self.settings: dict[str, Any] = {"platform": settings["platform"], "simulator": True}
+        self.settings: dict[str, Any] = {"platform": settings["platform"], "simulated": True}
         self._given: list[npt.NDArray[Any]] = []
         self._results: list[npt.NDArray[Any]] = []
 

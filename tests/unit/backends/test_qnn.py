@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeopt.access import Agent, local
+from edgeopt.access import Agent, Limits, local
 from edgeopt.artifact import Artifact
 from edgeopt.backends import Compiled, Request
 from edgeopt.backends.qnn import CHIPS, Qnn, QnnParams
+from edgeopt.data import Split
 from edgeopt.errors import ConfigError, StageError
 from edgeopt.quantizers.qnn_qdq import QnnQdq, QnnQdqParams
+from edgeopt.stage import StageContext, StageOutput
+from edgeopt.stages.evaluate import Evaluate, EvaluateParams
 from edgeopt.target import Target
 from tests import onnx_nets
 
@@ -81,8 +85,9 @@ def test_the_htp_without_float16_compiles_int8_only() -> None:
 
 @here
 def test_the_simulator_is_never_timed() -> None:
-    with pytest.raises(ConfigError, match="what would be timed is its simulator"):
-        chip_of("v75", access="local")
+    for access in ("local", {"python": "/usr/bin/python3"}):
+        with pytest.raises(ConfigError, match="what would be timed is its simulator"):
+            chip_of("v75", access=access)
     assert chip_of("v75", access={"ssh": "board"}) == "SM8650"
 
 
@@ -138,6 +143,45 @@ def test_the_simulator_computes_what_the_float_network_computes(
     unseen = onnx_nets.samples(16, seed=1)
     given = simulate(agent, tmp_path, found, unseen)
     assert onnx_nets.noise_ratio_db(onnx_nets.run(float_model, unseen), given) > 30
+
+
+@here
+def test_what_is_said_to_be_a_device_and_is_the_simulator_is_refused(
+    quantized: Artifact, agent: Agent, tmp_path: Path
+) -> None:
+    """Such as an x86-64 machine over ssh, which nobody knows until the model is open there."""
+    found = compiled(quantized, agent, tmp_path)
+    meta = {"file": found.file, "runtime": "qnn", "stand_in": asdict(found.stand_in) if found.stand_in else None}
+    model = Artifact("qnn-context", "0" * 64, tmp_path, {}, meta)
+    images = onnx_nets.samples(8)
+    split = Split("evaluate", images, None, "")
+
+    def evaluate(*, at_hand: bool) -> StageOutput:
+        out = tmp_path / f"out-{at_hand}"
+        out.mkdir()
+        params = EvaluateParams(split="evaluate", runtime="qnn", batch=2, at_hand=at_hand)
+        context = StageContext(
+            out, tmp_path, 0, {"evaluate": split}, lambda *done: None, lambda: agent, lambda environment: agent
+        )
+        return Evaluate().run({"model": model}, params, context)
+
+    with pytest.raises(StageError, match=r"no device is at hand.*only simulates") as caught:
+        evaluate(at_hand=True)
+    assert "access: none" in caught.value.fix
+    assert evaluate(at_hand=False).meta["method"] == "simulated"
+
+    assert agent.open("model", "qnn", str(tmp_path / found.file)).settings["simulated"]
+    try:
+        limits = Limits(1, 0.0, 2, 0.0, 1.0)
+        for timed in (
+            lambda: agent.time(["model"], [images], limits, seed=0, batch=2),
+            lambda: agent.throughput(["model"], [images], limits, seed=0, batch=2),
+            lambda: agent.energy(["model"], [images], seed=0, batch=2),
+        ):
+            with pytest.raises(StageError, match="only simulates a device for model"):
+                timed()
+    finally:
+        agent.close("model")
 
 
 @here
