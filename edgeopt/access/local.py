@@ -13,6 +13,9 @@ from edgeopt.access import archive
 from edgeopt.access.client import Agent
 from edgeopt.access.process import spawn
 
+#: what would lead another interpreter to this one's packages: https://docs.python.org/3/using/cmdline.html
+_OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+
 
 def start(
     *,
@@ -27,7 +30,8 @@ def start(
     into its temporary folder goes with it.
 
     Args:
-        python: Interpreter with numpy and a runtime, without edgeopt; None for the one that runs now.
+        python: Interpreter with numpy and a runtime, without edgeopt; None for the one that runs now. It sees its
+            own packages only: neither PYTHONPATH nor the user's packages.
         env: Environment variables to add.
         limit_s: Time limit of each call.
         cpus: Numbers of the CPUs that it may run on; None leaves that to the system. A CPU that this process may not
@@ -37,8 +41,9 @@ def start(
         StageError: The process cannot be started.
     """
     folder = tempfile.TemporaryDirectory(prefix="edgeopt-agent-", ignore_cleanup_errors=True)
-    environment = {**os.environ, "TMPDIR": folder.name, **(env or {})}
+    added = {"TMPDIR": folder.name, **(env or {})}
     if python is None:
+        environment = {**os.environ, **added}
         command = [sys.executable, "-m", "edgeopt.agent"]
         home = str(Path(edgeopt.__file__).parents[1])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
@@ -46,6 +51,8 @@ def start(
         file = Path(folder.name) / "agent.pyz"
         file.write_bytes(archive.content())
         command = [python, str(file)]
+        kept = {name: value for name, value in os.environ.items() if name not in _OF_THIS_PYTHON}
+        environment = {**kept, "PYTHONNOUSERSITE": "1", **added}
     if cpus is not None:
         command.append(",".join(map(str, cpus)))
     name = f"local agent ({command[0]})"

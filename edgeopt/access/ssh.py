@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from edgeopt.access.channel import End
 from edgeopt.access.remote import Remote, Trouble
+from edgeopt.errors import StageError
 
 #: What no configuration may change: nothing is asked, host keys are checked, and a dead connection is noticed.
 #: https://man.openbsd.org/ssh_config
@@ -31,8 +33,9 @@ _ALWAYS = (
 )
 #: exit status of ssh where it is not that of the command
 _SSH_FAILED = 255
-#: a longer path does not fit into the address of a Unix socket once ssh has added to it
-_LONGEST_FOLDER = 60
+#: A longer path does not fit into the address of a Unix socket once ssh has added to it; a blank ends the option, and
+#: ``%``, ``~`` and ``$`` mean something in it.
+_FOLDER_FOR_A_SOCKET = re.compile(r"[A-Za-z0-9/_.-]{1,60}")
 
 #: By what OpenSSH writes, in the order in which they are looked for.
 _TROUBLES = {
@@ -56,6 +59,7 @@ _TROUBLES = {
         "there is no machine of this name", "look at device.access.ssh in the target, and at ~/.ssh/config"
     ),
     "Bad configuration option": Trouble("the ssh configuration is wrong", "try `ssh {host}`"),
+    "command-line line": Trouble("ssh does not know an option that edgeopt gives it", "is it OpenSSH? See `ssh -V`"),
     "Bad owner or permissions": Trouble("the ssh configuration is open to others", "try `ssh {host}`"),
 }
 _AWAY = Trouble(
@@ -90,8 +94,7 @@ class Ssh(Remote):
 
     def _argv(self, line: str, *, first: bool) -> list[str]:
         if self._sockets is None:
-            place = tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_FOLDER else "/tmp"
-            self._sockets = tempfile.TemporaryDirectory(prefix="edgeopt-ssh-", dir=place)  # for this user only
+            self._sockets = _folder_for_sockets()
         shared = (f"ControlMaster={'yes' if first else 'no'}", f"ControlPath={self._sockets.name}/s")
         options = [word for option in (*_ALWAYS, *shared) for word in ("-o", option)]
         chosen = ["-F", str(self._config)] if self._config else []
@@ -105,3 +108,14 @@ class Ssh(Remote):
             return None
         found = next((trouble for words, trouble in _TROUBLES.items() if words in end.words), _AWAY)
         return replace(found, fix=found.fix.format(host=self._host))
+
+
+def _folder_for_sockets() -> tempfile.TemporaryDirectory[str]:
+    """A private one."""
+    try:
+        usual = tempfile.gettempdir()
+        place = usual if _FOLDER_FOR_A_SOCKET.fullmatch(usual) else "/tmp"
+        return tempfile.TemporaryDirectory(prefix="edgeopt-ssh-", dir=place)
+    except OSError as error:
+        what = f"cannot make a folder for temporary files on this machine: {error.strerror}"
+        raise StageError(what, fix="name another place as TMPDIR") from error

@@ -105,6 +105,20 @@ def test_another_python_gets_the_agent_as_an_archive(tmp_path: Path) -> None:
             agent.close("m")
 
 
+def test_another_python_does_not_see_the_packages_of_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("__version__ = '9.9.9'\n")
+    for name in ("PYTHONPATH", "PYTHONSTARTUP", "PYTHONHOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+    with local.start(python=sys.executable) as agent:
+        runtimes = agent.probe().runtimes
+        environment = Path(f"/proc/{agent.probe().pid}/environ").read_bytes().split(b"\0")
+    assert runtimes["onnxruntime"] != "9.9.9"
+    assert b"PYTHONNOUSERSITE=1" in environment
+    assert not [one for one in environment if one.startswith((b"PYTHONPATH=", b"PYTHONHOME=", b"PYTHONSTARTUP="))]
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to CPUs")
 def test_it_can_be_bound_to_cpus() -> None:
     cpu = min(os.sched_getaffinity(0))

@@ -180,6 +180,7 @@ def test_a_refused_key_is_told_and_nothing_is_asked(sshd: Sshd) -> None:
         (255, "Received disconnect from 192.0.2.1 port 22:2: Too many authentication failures", "before the right one"),
         (255, "ssh: Could not resolve hostname board: Name or service not known", "no machine of this name"),
         (255, "/home/me/.ssh/config: line 3: Bad configuration option: prot", "the ssh configuration is wrong"),
+        (255, 'command-line line 0: garbage at end of line; "x/s".', "does not know an option"),
         (255, "ssh: connect to host board port 22: Connection timed out", "the connection to the device failed"),
         (-9, "", "the connection to the device failed"),
         (1, "Permission denied", None),  # said by a command on the device
@@ -192,6 +193,27 @@ def test_what_ssh_says_is_put_into_words(status: int, words: str, expected: str 
     if trouble and expected:
         assert expected in trouble.what
         assert "{" not in trouble.fix
+
+
+@pytest.mark.parametrize("name", ["with blank", "100%", "~", "$HOME", "very" * 20])
+def test_a_temporary_folder_that_ssh_would_misread_is_not_used(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    device = Ssh("board")
+    (option,) = [word for word in device._argv("true", first=True) if word.startswith("ControlPath=")]
+    place = Path(option.removeprefix("ControlPath=")).parent
+    assert place.parent == Path("/tmp")
+    assert place.stat().st_mode & 0o077 == 0
+    device.close()
+    assert not place.exists()
+
+
+def test_a_host_without_room_for_a_socket_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(StageError, match="cannot make a folder for temporary files"):
+        Ssh("board")._argv("true", first=True)
 
 
 def test_nobody_listens(sshd: Sshd) -> None:
