@@ -138,7 +138,7 @@ class Local(Connection):
         try:
             return self._held.take(who)
         except AgentError as error:
-            raise StageError(str(error), where=self.name) from error
+            raise StageError(str(error), where=self.name, fix=error.fix) from error
 
     def _unlock(self) -> None:
         self._held.release()

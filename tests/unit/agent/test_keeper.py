@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -123,6 +124,60 @@ def test_a_link_in_place_of_the_lock_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(AgentError, match="cannot open the device's lock"):
         DeviceLock().take("me")
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_folder_for_the_lock_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(tmp_path / "none"))
+    with pytest.raises(AgentError, match=r"cannot open the device's lock .*: No such file") as caught:
+        DeviceLock().take("me")
+    assert "EDGEOPT_LOCK_FOLDER" in caught.value.fix
+
+
+def test_a_folder_for_the_lock_that_cannot_be_written_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()  # neither may root make a file below it
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(tmp_path / "file"))
+    with pytest.raises(AgentError, match=r"cannot open the device's lock .*: Not a directory"):
+        DeviceLock().take("me")
+
+
+def test_who_holds_a_lock_whose_file_was_cleaned_away_no_longer_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(tmp_path))
+    first, second = DeviceLock(), DeviceLock()
+    assert not first.held()
+    assert first.take("first") is None
+    assert first.held()
+    (tmp_path / "edgeopt-device.lock").unlink()
+    assert not first.held()
+    assert second.take("second") is None
+    assert second.held()
+    assert not first.held()
+    first.release()
+    assert second.held()
+
+
+def test_a_lock_file_that_is_removed_while_it_is_taken_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(tmp_path))
+    file, removed, flock = tmp_path / "edgeopt-device.lock", [], fcntl.flock
+
+    def removed_just_before(descriptor: int, operation: int) -> None:
+        if not removed:
+            file.unlink()
+            removed.append(file)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_just_before)
+    lock = DeviceLock()
+    assert lock.take("me") is None
+    assert lock.held()
+    assert file.read_text().startswith("me, since ")
+    assert str(DeviceLock().take("other")).startswith("me, since ")
+    lock.release()
 
 
 # The bootstrap
