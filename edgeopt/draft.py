@@ -6,15 +6,19 @@ import json
 import re
 from collections.abc import Iterator
 
+import yaml
+
 from edgeopt.access import Facts
 from edgeopt.errors import StageError
+from edgeopt.printable import clean
 from edgeopt.target import Access
 
 #: Runtimes that an agent can time, the better one first where a device has several of a kind.
 _OF_A_CPU = ("openvino", "onnxruntime", "litert")
 _OF_AN_ACCELERATOR = {"tensorrt": "gpu", "qnn": "npu"}
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
-_ARCH = re.compile(r"\((sm_\d+)\)")
+_ARCH = re.compile(r"\((sm_[0-9]+)\)")
+_RAIL = re.compile(r"[A-Za-z0-9_]+")
 
 
 def draft(name: str, access: Access, facts: Facts) -> str:
@@ -41,12 +45,12 @@ def draft(name: str, access: Access, facts: Facts) -> str:
 def _lines(name: str, access: Access, facts: Facts, runtimes: list[str], kind: str) -> Iterator[str]:
     machine = facts.machine
     what = machine.gpu if kind == "gpu" else machine.cpu
-    yield f"# {machine}".replace("\n", " ")
     versions = (f"{runtime} {version.partition('-')[0]}" for runtime, version in facts.runtimes.items())
-    yield f"# Found there: {', '.join(versions)}."
+    yield f"# {clean(str(machine))}"
+    yield f"# Found there: {clean(', '.join(versions))}."
     yield "target: 1"
     yield f"name: {name}"
-    yield f"description: {json.dumps(f'{what}, {access}', ensure_ascii=False)}"
+    yield f"description: {_quoted(f'{what}, {access}')}"
     yield f"runtime: {runtimes[0] if len(runtimes) == 1 else '[' + ', '.join(runtimes) + ']'}"
     yield "device:"
     yield f"  kind: {kind}"
@@ -58,7 +62,7 @@ def _lines(name: str, access: Access, facts: Facts, runtimes: list[str], kind: s
     if kind == "cpu" and _VNNI & set(machine.flags):
         yield "  features: [vnni]   # 8-bit dot products that cannot saturate: INT8 weights use their full range"
     if machine.power_mode:
-        yield f"  power_mode: {json.dumps(machine.power_mode)}   # it is measured only in this mode"
+        yield f"  power_mode: {_quoted(machine.power_mode)}   # it is measured only in this mode"
     if machine.rails:
         yield from _rails(machine.rails)
     yield f"precision: [{'int8, fp16' if kind != 'cpu' else 'int8'}]"
@@ -82,4 +86,13 @@ def _rails(rails: tuple[str, ...]) -> Iterator[str]:
     if "VDD_IN" in rails:
         yield "  rails: [VDD_IN]   # the whole module"
         return
-    yield f"  rails: [{', '.join(rails)}]   # CHECK: keep those that add up to the device's power"
+    if known := [rail for rail in rails if _RAIL.fullmatch(rail)]:
+        yield f"  rails: [{', '.join(map(_quoted, known))}]   # CHECK: keep those that add up to the device's power"
+    if len(known) < len(rails):
+        yield f"  # CHECK: {len(rails) - len(known)} more power rails have names that cannot be those of rails"
+
+
+def _quoted(text: str) -> str:
+    """Text of the device as a YAML value on one line."""
+    value: str = yaml.safe_dump(clean(text), default_style='"', allow_unicode=True, width=10**6)
+    return value.strip()

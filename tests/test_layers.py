@@ -32,7 +32,7 @@ FLOORS = (
     {"recipe", "artifact", "reference", "provenance", "protocol"},
     {"access"},
     {"config", "tools", "tflite", "qdq", "half"},
-    {"errors", "events", "registry", "statistics", "verification", "noise", "agent"},  # these stand alone
+    {"errors", "events", "registry", "statistics", "verification", "noise", "printable", "agent"},  # these stand alone
     {""},  # edgeopt/__init__.py: the version
 )
 HEAVY = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from edgeopt.printable import clean as clean
 
 if TYPE_CHECKING:
     from edgeopt.measure import Measurement
@@ -63,26 +64,6 @@ class Decision:
 
     word: str
     sentence: str
-
-
-def clean(text: str) -> str:
-    """``text`` on one line, without the characters that XML forbids or that can disguise or recolour what follows.
-
-    White space becomes one space. Control characters, lone surrogates, non-characters and directional overrides
-    become U+FFFD (XML 1.0, section 2.2; Unicode UAX #9, section 2).
-    """
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(" " if c.isspace() else "\ufffd" if _forbidden(c) else c for c in text)
-    return " ".join(text.split())
-
-
-def _forbidden(character: str) -> bool:
-    return (
-        unicodedata.category(character) in {"Cc", "Cs"}
-        or character in "\ufffe\uffff"
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
 
 
 def one_line(error: str) -> str:

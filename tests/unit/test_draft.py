@@ -65,6 +65,20 @@ def test_text_of_the_device_cannot_add_to_the_file(tmp_path: Path) -> None:
     assert (target.name, target.precision) == ("box", ("int8",))
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\x0b", "\x85", "\u2028", "\u2029", '"\n'])
+def test_no_text_of_the_device_begins_a_line_of_its_own(tmp_path: Path, line_break: str) -> None:
+    evil = f"1{line_break}gates: {{latency: {{max: 9}}}}{line_break}accept: [estimated]{line_break}#"
+    strange = replace(
+        ORIN, cpu=evil, gpu=f"Orin (sm_87){evil}", power_mode=evil, system=evil, rails=(evil, "VDD_GPU", "a, b")
+    )
+    target = drafted(tmp_path, strange, {"tensorrt": evil, evil: "1"}, ssh="a")
+    assert "2 more power rails" in (tmp_path / "box.yaml").read_text()
+    plain = drafted(tmp_path, ORIN, {"tensorrt": "1"}, ssh="a")
+    assert (target.gates, target.accept, target.runtime) == (plain.gates, plain.accept, ("tensorrt",))
+    assert target.device.rails == ("VDD_GPU",)
+    assert target.device.power_mode
+
+
 def test_a_device_without_a_runtime_is_refused() -> None:
     facts = Facts("2", "3.11", 1, BOARD, {}, {"onnxruntime": "No module named 'onnxruntime'"})
     with pytest.raises(StageError, match="no runtime that edgeopt can time"):
