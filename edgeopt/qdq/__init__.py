@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from edgeopt.errors import ConfigError, StageError
+from edgeopt.errors import StageError
 from edgeopt.qdq import repairs
 from edgeopt.qdq.graph import Graph, graphs
+from edgeopt.qdq.reading import read
 from edgeopt.qdq.rules import RULES, Hit, Rule
+
+__all__ = ["Finding", "Repaired", "for_tensorrt", "lint", "modules", "read", "refused", "repair"]
 
 
 @dataclass(frozen=True)
@@ -67,26 +69,6 @@ class Repaired:
     model: Any
     changes: tuple[repairs.Change, ...]
     left: tuple[Finding, ...]
-
-
-def read(file: Path) -> Any:
-    """The ``ModelProto`` in a file.
-
-    Raises:
-        ConfigError: There is no such file, or it holds no ONNX model.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(file)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}", where=str(file)) from error
-    except DecodeError as error:
-        raise ConfigError("this is no ONNX file", where=str(file)) from error
-    if not model.graph.node:
-        raise ConfigError("this is no ONNX file, or an empty one", where=str(file))
-    return model
 
 
 def lint(model: Any) -> tuple[Finding, ...]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.qdq_graphs import TensorRtRtx, draw
 from edgeopt.errors import ConfigError
@@ -132,3 +138,64 @@ def test_files_that_are_no_model(tmp_path) -> None:
     file.write_bytes(b"")
     with pytest.raises(ConfigError, match="no ONNX file"):
         read(file)
+
+
+def _scale() -> TensorProto:
+    return numpy_helper.from_array(np.ones(4, np.float32), "s")
+
+
+def _elsewhere(**entries: str) -> TensorProto:
+    tensor = TensorProto(name="s", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _with(field: str, value: Any) -> TensorProto:
+    tensor = _scale()
+    setattr(tensor, field, value)
+    return tensor
+
+
+QUANTIZE = ("QuantizeLinear", ["x", "s"], ["y"])
+#: Name -> nodes, the scale, what is said of it.
+BROKEN: dict[str, tuple[list[Any], Callable[[], TensorProto], str]] = {
+    "no such file": ([QUANTIZE], lambda: _elsewhere(location="none.bin"), "external data .*none.bin"),
+    "a file elsewhere": ([QUANTIZE], lambda: _elsewhere(location="../../etc/passwd"), "external data .* outside"),
+    "no file": ([QUANTIZE], lambda: _elsewhere(offset="0"), "external data"),
+    "no number": ([QUANTIZE], lambda: _elsewhere(location="weights.bin", offset="many"), "external data"),
+    "a short file": ([QUANTIZE], lambda: _elsewhere(location="weights.bin"), "'s' do not fill its shape \\[4\\]"),
+    "cut off": ([QUANTIZE], lambda: _with("raw_data", b"abc"), "'s' do not fill its shape \\[4\\]"),
+    "too few": ([QUANTIZE], lambda: _with("raw_data", b"abcd"), "'s' do not fill its shape \\[4\\]"),
+    "no type": ([QUANTIZE], lambda: _with("data_type", 99), "type of 's' has number 99"),
+    "undefined type": ([QUANTIZE], lambda: _with("data_type", 0), "type of 's' has number 0"),
+    "one input": ([("QuantizeLinear", ["x"], ["y"])], _scale, "needs a tensor and a scale, and reads \\['x'\\]"),
+    "no input": ([("DequantizeLinear", [], ["y"])], _scale, "needs a tensor and a scale"),
+    "an empty scale": ([("DequantizeLinear", ["x", ""], ["y"])], _scale, "needs a tensor and a scale"),
+    "no output": ([("Cast", ["x"], [])], _scale, "Cast '' writes nothing"),
+    "two writers": ([QUANTIZE, QUANTIZE], _scale, "2 nodes write 'y'"),
+    "a circle": (
+        [("Identity", ["b"], ["a"]), ("Identity", ["a"], ["b"]), QUANTIZE], _scale, "nodes wait for each other"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_a_configuration_error_that_says_what_is_broken(name: str, tmp_path: Path) -> None:
+    nodes, scale, says = BROKEN[name]
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, [1, 4]) for end in "xy"]
+    graph = helper.make_graph([helper.make_node(*node) for node in nodes], "g", ends[:1], ends[1:], [scale()])
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    file = tmp_path / "model.onnx"
+    file.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(ConfigError, match=says) as error:
+        read(file)
+    assert error.value.where == str(file)
+    assert error.value.fix
+
+
+def test_external_data_beside_the_model_are_read(tmp_path: Path) -> None:
+    file, model = tmp_path / "model.onnx", patterns.conv()
+    before = [tensor.raw_data for tensor in model.graph.initializer]
+    onnx.save(model, file, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert [tensor.raw_data for tensor in read(file).graph.initializer] == before
