@@ -14,7 +14,7 @@ import pytest
 from edgeopt.access import Agent, local
 from edgeopt.agent import tflite_file
 from edgeopt.artifact import Artifact
-from edgeopt.backends import Backend, Compiled, Request
+from edgeopt.backends import Backend, Compiled, Request, litert
 from edgeopt.backends.litert import Litert
 from edgeopt.backends.tflm import Tflm
 from edgeopt.errors import ConfigError, StageError
@@ -106,6 +106,32 @@ def test_the_difference_between_kernels_is_told(sources: dict[str, Artifact], ag
     assert largest == np.abs(one - other).max()
     (of_float,) = build(Litert(), sources["tflite"], agent, tmp_path / "float").notes
     assert float(of_float.rpartition("max ")[2]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("fast", "loud"),
+    [([4.0, 3.0], False), ([4.4, 3.0], False), ([4.6, 3.0], True), ([0.0, 0.0], True), ([np.nan, 3.0], True)],
+)
+def test_a_large_difference_between_kernels_is_a_warning(fast: list[float], loud: bool) -> None:
+    """The reference has the norm 5: a difference of 0.5 is 20 dB below it."""
+    graph = tflite_file.read(tflite_nets.convolutional())
+    given, wanted = np.array([fast], np.float32), np.array([[4.0, 3.0]], np.float32)
+    note = litert._difference(graph, [given], [wanted])
+    assert note.startswith("WARNING: XNNPACK does not compute what the file says") == loud
+    assert "on 1 random samples" in note
+    silent = np.zeros_like(wanted)
+    assert litert._difference(graph, [silent], [silent]).startswith("XNNPACK and")
+    assert litert._difference(graph, [wanted], [silent]).startswith("WARNING")
+
+
+@pytest.mark.parametrize(("lsb", "loud"), [(1, False), (2, False), (3, True)])
+def test_rounding_of_a_small_output_is_no_warning(lsb: int, loud: bool) -> None:
+    graph = tflite_file.read(tflite_nets.convolutional())
+    quantized = graph._replace(outputs=(graph.outputs[0]._replace(scales=(0.5,)),))
+    given, wanted = np.array([[0.5 * lsb, 0.0]], np.float32), np.zeros((1, 2), np.float32)
+    note = litert._difference(quantized, [given], [wanted])
+    assert note.startswith("WARNING") == loud
+    assert f"max {lsb} LSB" in note
 
 
 def test_figures_of_a_microcontroller(sources: dict[str, Artifact], agent: Agent, tmp_path: Path) -> None:
