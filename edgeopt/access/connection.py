@@ -83,13 +83,21 @@ class Connection(ABC):
             limit_s: For how long to wait.
 
         Raises:
-            StageError: Another run still holds it after ``limit_s``, or the device is not reached.
+            StageError: Another run still holds it after ``limit_s``, the device is not reached, or the lock was lost
+                before the body ended: what it timed does not count then.
         """
         self._take_lock(waiting, limit_s)
         try:
             yield
-        finally:
+            if not self._holds():
+                raise lock_lost(self.name)
+        except Exception:
             self._unlock()
+            raise
+        except BaseException:  # Ctrl-C does not wait for a device's answer
+            self._unlock(at_once=True)
+            raise
+        self._unlock()
 
     def _take_lock(self, waiting: Callable[[str], None], limit_s: float) -> None:
         began, told = time.monotonic(), False
@@ -107,8 +115,12 @@ class Connection(ABC):
         """Takes the lock if it is free; otherwise says who holds it."""
 
     @abstractmethod
-    def _unlock(self) -> None:
-        """Gives it back; never fails."""
+    def _holds(self) -> bool:
+        """Whether it is still held, and was all the time."""
+
+    @abstractmethod
+    def _unlock(self, *, at_once: bool = False) -> None:
+        """Gives it back; never fails. ``at_once``: nothing is asked, though that may cost the connection."""
 
     @abstractmethod
     def close(self) -> None:
@@ -140,12 +152,21 @@ class Local(Connection):
         except AgentError as error:
             raise StageError(str(error), where=self.name, fix=error.fix) from error
 
-    def _unlock(self) -> None:
+    def _holds(self) -> bool:
+        return self._held.held()
+
+    def _unlock(self, *, at_once: bool = False) -> None:
         self._held.release()
 
     def close(self) -> None:
         """See the base class."""
         self._unlock()
+
+
+def lock_lost(name: str) -> StageError:
+    """What is raised when nobody can say that a measurement had the device for itself."""
+    what = "the device's lock was lost while it was measured: another run may have timed there at the same time"
+    return StageError(what, where=name, fix="run again: finished steps are kept")
 
 
 def _who() -> str:

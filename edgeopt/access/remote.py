@@ -14,8 +14,8 @@ import shlex
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ import numpy as np
 from edgeopt.access import archive, process
 from edgeopt.access.channel import Arrays, Channel, End, died
 from edgeopt.access.client import Agent
-from edgeopt.access.connection import Connection
+from edgeopt.access.connection import Connection, lock_lost
 from edgeopt.agent import bootstrap
 from edgeopt.errors import StageError
 
 _CONNECT_LIMIT_S = 60.0
 #: a keeper has nothing to compute
 _ANSWER_LIMIT_S = 60.0
+#: for how long a device that does not answer is waited for in order to leave it
+_LEAVING_LIMIT_S = 3.0
 _PIECE_BYTES = 2**18
 #: for how long a device that was reached before may be away, to start again
 _AWAY_S = 120.0
@@ -94,7 +96,14 @@ class Remote(Connection):
         def bring(path: str) -> str:
             return keeper.bring(Path(path).name, self._contents(Path(path)))
 
-        return Agent(channel, bring)
+        if not self._exclusive:
+            return Agent(channel, bring)
+
+        def witness() -> None:
+            if self._exclusive and not keeper.holds():
+                raise lock_lost(self.name)
+
+        return _Witnessed(channel, bring, witness)
 
     def close(self) -> None:
         """See the base class."""
@@ -121,9 +130,14 @@ class Remote(Connection):
         self._exclusive = who if holder is None else ""
         return holder
 
-    def _unlock(self) -> None:
+    def _holds(self) -> bool:
+        return self._keeper is not None and self._keeper.holds()
+
+    def _unlock(self, *, at_once: bool = False) -> None:
         self._exclusive = ""
-        if self._keeper:
+        if at_once:
+            self.close()
+        elif self._keeper:
             self._keeper.unlock()
 
     # The connection
@@ -221,6 +235,21 @@ class Remote(Connection):
         return self._digests[key]
 
 
+class _Witnessed(Agent):
+    """An agent that times: the keeper may be lost without it, and the lock with the keeper."""
+
+    def __init__(self, channel: Channel, bring: Callable[[str], str], witness: Callable[[], None]) -> None:
+        super().__init__(channel, bring)
+        self._witness = witness
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ends it; raises StageError if it ends well and the lock was not held until then."""
+        ends_well = not (at_once or self.stopped)
+        super().stop(at_once=at_once)
+        if ends_well:
+            self._witness()
+
+
 class _Keeper:
     """The other side of :mod:`edgeopt.agent.keeper`; it is kept alive by a sign of life now and then."""
 
@@ -268,16 +297,36 @@ class _Keeper:
         holder: str | None = self._call("lock", who=who)["holder"]
         return holder
 
+    def holds(self) -> bool:
+        """Whether it is there, and has not lost the lock."""
+        try:
+            return bool(self._call("holds")["holds"])
+        except StageError:
+            return False
+
     def unlock(self) -> None:
-        """Gives it back; it is free anyway once the keeper has ended."""
-        with suppress(StageError):
-            self._call("unlock")
+        """Gives it back, or ends the keeper, and the lock with it, if that does not answer soon."""
+        with self._leaving() as free, suppress(StageError):
+            if free:
+                self._channel.call("unlock", limit_s=_LEAVING_LIMIT_S)
+            else:
+                self._channel.stop(at_once=True)
 
     def close(self) -> None:
         """Ends it, which removes its folder."""
         self._done.set()
-        with self._calling:
-            self._channel.stop()
+        with self._leaving() as free:
+            self._channel.stop(at_once=not free)
+
+    @contextmanager
+    def _leaving(self) -> Iterator[bool]:
+        """Waits for the call of another thread, though not for long; tells whether there is none any more."""
+        free = self._calling.acquire(timeout=_LEAVING_LIMIT_S)
+        try:
+            yield free
+        finally:
+            if free:
+                self._calling.release()
 
     def _send(self, path: Path, digest: str) -> None:
         with path.open("rb") as file:

@@ -46,6 +46,7 @@ class Keeper:
             "put": self._put,
             "place": self._place,
             "lock": lambda header, tensors: ({"holder": self._lock.take(header["who"])}, ()),
+            "holds": lambda header, tensors: ({"holds": self._lock.held()}, ()),
             "unlock": self._unlock,
         }
 

@@ -39,7 +39,10 @@ class Planted(Connection):
     def _lock(self, who: str) -> str | None:
         return None
 
-    def _unlock(self) -> None:
+    def _holds(self) -> bool:
+        return True
+
+    def _unlock(self, *, at_once: bool = False) -> None:
         pass
 
     def close(self) -> None:

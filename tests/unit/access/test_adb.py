@@ -15,7 +15,7 @@ from edgeopt.access import Agent
 from edgeopt.access.adb import Adb
 from edgeopt.errors import StageError
 from tests.unit.access.test_local import gone
-from tests.unit.access.test_ssh import emptied, infers
+from tests.unit.access.test_ssh import emptied, infers, keeps
 
 #: As `adb shell -T -e none` with shell protocol 2: three separate streams, raw bytes, the status of the command.
 ADB = """#!/bin/sh
@@ -79,7 +79,7 @@ def test_a_cable_that_is_pulled(folder: Path) -> None:
     with phone(folder) as device, device.start() as agent:
         pid = agent.probe().pid
         assert device._keeper
-        keeper = int(next(p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if _keeps(p, folder)))
+        keeper = int(next(p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if keeps(p, folder)))
         os.kill(pid, signal.SIGSTOP)
 
         def pull() -> None:
@@ -96,11 +96,3 @@ def test_without_adb(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
     with phone(folder) as device, pytest.raises(StageError, match="cannot start adb: No such file"):
         device.facts()
-
-
-def _keeps(cmdline: Path, folder: Path) -> bool:
-    try:
-        words = cmdline.read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return b"keep" in words and any(word.startswith(os.fsencode(folder)) for word in words)

@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeopt.access import Agent, Limits, remote
-from edgeopt.access.channel import End
+from edgeopt.access.channel import Channel, End
 from edgeopt.access.connection import Local
 from edgeopt.access.ssh import Ssh
 from edgeopt.errors import StageError
@@ -44,6 +46,26 @@ def emptied(folder: Path) -> bool:
 def work_folder(sshd: Sshd) -> Path:
     (folder,) = sshd.work.iterdir()
     return folder
+
+
+def lost() -> AbstractContextManager[object]:
+    return pytest.raises(StageError, match="the device's lock was lost while it was measured")
+
+
+def keeper_of(sshd: Sshd) -> int:
+    """Process id."""
+    (folder,) = sshd.work.iterdir()
+    (pid,) = (p.parent.name for p in Path("/proc").glob("[0-9]*/cmdline") if keeps(p, folder))
+    return int(pid)
+
+
+def keeps(cmdline: Path, folder: Path) -> bool:
+    """Whether that is the keeper of a work folder, or of one in the folder."""
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"keep" in words and any(word.startswith(os.fsencode(folder)) for word in words)
 
 
 def infers(agent: Agent, model: Path) -> None:
@@ -432,11 +454,91 @@ def test_this_machine_and_the_way_to_it_over_ssh_share_the_lock(sshd: Sshd, monk
 
 
 def test_a_run_that_is_cut_off_does_not_keep_the_lock(sshd: Sshd) -> None:
-    with sshd.connect() as device, sshd.connect() as other, device.exclusive():
+    with sshd.connect() as device, sshd.connect() as other, lost(), device.exclusive():
         sshd.cut()
         assert emptied(sshd.work)
         with other.exclusive(limit_s=5):
             pass
+
+
+def test_a_timing_does_not_count_if_the_keeper_dies_beside_it(sshd: Sshd, model: Path) -> None:
+    with sshd.connect() as device, lost(), device.exclusive(), device.start() as agent:
+        infers(agent, model)
+        os.kill(keeper_of(sshd), signal.SIGKILL)
+        assert len(agent.time(["m"], X, BRIEF, seed=0).samples_ns["m"]) >= 5  # nothing of it is seen here
+
+
+def test_a_lost_lock_is_noticed_although_it_was_taken_anew(sshd: Sshd) -> None:
+    with sshd.connect() as device, device.exclusive():
+        with lost(), device.start() as agent:
+            agent.memory()
+            os.kill(keeper_of(sshd), signal.SIGKILL)
+            device._kept()  # as for the next session
+            assert device._holds()
+        with device.start() as agent:
+            agent.memory()
+    with sshd.connect() as other, other.exclusive(limit_s=5):
+        pass
+
+
+def test_a_lock_whose_file_is_cleaned_away_is_lost(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEOPT_LOCK_FOLDER", str(sshd.locks))
+    for connection in (sshd.connect(), Local()):
+        with connection as device, lost(), device.exclusive():
+            (sshd.locks / "edgeopt-device.lock").unlink()
+
+
+def test_an_error_within_is_told_instead_of_the_lost_lock(sshd: Sshd) -> None:
+    def fails() -> None:
+        with sshd.connect() as device, device.exclusive():
+            os.kill(keeper_of(sshd), signal.SIGKILL)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fails()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_silent_device_is_left_soon(sshd: Sshd, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    monkeypatch.setattr(remote, "_LEAVING_LIMIT_S", 0.2)
+    asked: list[str] = []
+    keepers: list[int] = []
+    call = Channel.call
+
+    def told(channel: Channel, verb: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(verb)
+        return call(channel, verb, *arguments, **options)
+
+    def leaves() -> None:
+        with sshd.connect() as device, device.exclusive():
+            keepers.append(keeper_of(sshd))
+            os.kill(keepers[0], signal.SIGSTOP)
+            monkeypatch.setattr(Channel, "call", told)
+            raise error
+
+    with pytest.raises(error):
+        leaves()
+    assert asked == ([] if error is KeyboardInterrupt else ["unlock"])  # which waits for 0.2 s and not for 60
+    os.kill(keepers[0], signal.SIGCONT)
+    assert emptied(sshd.work)
+    with sshd.connect() as other, other.exclusive(limit_s=5):
+        pass
+
+
+def test_a_sign_of_life_under_way_does_not_keep_anyone(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_LEAVING_LIMIT_S", 0.2)
+    monkeypatch.setattr(remote, "_HEARTBEAT_S", 0.1)
+    with sshd.connect() as device:
+        device._kept()
+        keeper = keeper_of(sshd)
+        os.kill(keeper, signal.SIGSTOP)
+        assert device._keeper
+        while not device._keeper._calling.locked():
+            time.sleep(0.02)
+        time.sleep(0.2)  # it is in the call that gets no answer
+    os.kill(keeper, signal.SIGCONT)  # reached long before the limit of an answer, or the test takes a minute
+    assert device._keeper is None
+    assert emptied(sshd.work)
 
 
 # A device that reboots
@@ -470,7 +572,7 @@ def test_a_device_that_stays_away(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_device_that_was_restarted_while_it_was_measured(sshd: Sshd) -> None:
-    with sshd.connect() as device, device.exclusive():
+    with sshd.connect() as device, lost(), device.exclusive():
         device._boot = "another boot"
         sshd.cut()
         for _ in range(2):  # it does not go on without the lock either
@@ -480,7 +582,7 @@ def test_a_device_that_was_restarted_while_it_was_measured(sshd: Sshd) -> None:
 
 
 def test_another_run_takes_the_device_while_the_connection_is_lost(sshd: Sshd) -> None:
-    with sshd.connect() as device, sshd.connect() as other, device.exclusive():
+    with sshd.connect() as device, sshd.connect() as other, lost(), device.exclusive():
         sshd.cut()
         assert emptied(sshd.work)
         with other.exclusive(limit_s=5), pytest.raises(StageError, match="and another run has the device now: "):
