@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,22 @@ from edgeopt.tools import MARKER, Status, Tool, find, folder, folders, lock_file
 #: Called with a line on what is being done.
 Say = Callable[[str], None]
 
-#: Settings of pip and Python that would put files elsewhere, or look for them elsewhere, than in the environment.
-_ASIDE = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
-_INSTALL = ("install", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-input")
+#: Settings of pip and Python that would look for files elsewhere than in the environment, or add some.
+_ASIDE = ("PYTHONPATH", "PYTHONHOME", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
+#: What a variable overrides of the user's configuration of pip.
+_SETTINGS = {"PIP_USER": "0", "PIP_DRY_RUN": "0", "PIP_QUIET": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+#: ``--python=``: in the Python that runs it, whatever ``PIP_PYTHON`` or the user's configuration say.
+_PIP = ("-m", "pip", "--python=")
+#: ``--target=`` and ``--report=`` undo what the user's configuration says, and so does ``--root=/``.
+_INSTALL = (
+    "install", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-input", "--target=", "--report=",
+    "--root=/",
+)  # fmt: skip
+#: Prints the distributions that lie in the environment itself, a name on each line.
+_LIST = (
+    "import importlib.metadata as m, sysconfig as s; "
+    "print(*(d.metadata['Name'] for d in m.distributions(path=[s.get_path('purelib'), s.get_path('platlib')])))"
+)
 #: Something in pip's output -> what that means, and what to do.
 _MEANINGS = (
     (
@@ -60,17 +73,20 @@ def install(name: str, say: Say = lambda line: None) -> Status:
     with _locked(name, say) as held, _told(f"cannot install {name}"):
         if status(name).state == "installed":
             return status(name)
-        shutil.rmtree(place, ignore_errors=True)
+        _clear(place)
         origin = interpreter(tool)
         _check_space(tool)
         try:
             _build(tool, origin, place, held, say)
         except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
+            try:
+                _clear(place)
+            except OSError as error:  # the error that led here says more
+                say(f"what is left of it cannot be removed: {error}")
             raise
         for earlier in folders(name):
             if earlier != place:
-                shutil.rmtree(earlier)
+                _clear(earlier)
     return status(name)
 
 
@@ -85,8 +101,7 @@ def remove(name: str, say: Say = lambda line: None) -> bool:
     with _locked(name, say), _told(f"cannot remove {name}"):
         found = folders(name)
         for place in found:
-            (place / MARKER).unlink(missing_ok=True)  # first, so that half of one does not count
-            shutil.rmtree(place)
+            _clear(place)
         _log(name).unlink(missing_ok=True)
     return bool(found)
 
@@ -142,13 +157,29 @@ class _Workshop:
             last = "\n".join(f"  | {line}" for line in output.splitlines()[-_LAST_LINES:])
             raise StageError(f"{what}: {meaning}\n{last}\n  log: {self.log}", where=self.tool.name, fix=fix)
 
+    def require(self, python: str, locked: Iterable[str]) -> None:
+        """Look whether the locked distributions lie in the environment.
+
+        Raises:
+            StageError: Some do not.
+        """
+        done = subprocess.run([python, "-c", _LIST], capture_output=True, text=True, env=_environment(), check=True)
+        there = {_plain(name) for name in done.stdout.split()}
+        absent = [name for name in locked if _plain(name) not in there]
+        if absent:
+            raise StageError(
+                f"pip did not fail, but {', '.join(absent)} did not get into the environment\n  log: {self.log}",
+                where=self.tool.name,
+                fix="look for settings that send files elsewhere: `pip config list`, and variables PIP_...",
+            )
+
     def check(self, python: str) -> None:
         """Ask pip whether all requirements are met, but for those that the declaration tolerates.
 
         Raises:
             StageError: Some are not.
         """
-        command = [python, "-m", "pip", "check", "--disable-pip-version-check"]
+        command = [python, *_PIP, "check"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
         unmet = [line for line in done.stdout.splitlines() if done.returncode and not self._tolerated(line)]
         if unmet or (done.returncode and not done.stdout):
@@ -165,8 +196,9 @@ def _build(tool: Tool, origin: Path, place: Path, held: int, say: Say) -> None:
     say(f"creating {place}")
     workshop.run([str(origin), "-m", "venv", str(place)], "no virtual environment could be made")
     say(f"installing {len(versions(tool.name))} packages, {tool.size_mib:.0f} MiB")
-    workshop.run([python, "-m", "pip", *_INSTALL, "-r", str(lock_file(tool.name))], "pip failed")
+    workshop.run([python, *_PIP, *_INSTALL, f"--prefix={place}", "-r", str(lock_file(tool.name))], "pip failed")
     say("checking")
+    workshop.require(python, versions(tool.name))
     workshop.check(python)
     workshop.run([python, "-c", f"import {', '.join(tool.imports)}"], "it was installed, but does not import")
     asked = [python, "-c", "import platform; print(platform.python_version())"]
@@ -174,9 +206,15 @@ def _build(tool: Tool, origin: Path, place: Path, held: int, say: Say) -> None:
     draft = place / f"{MARKER}.draft"
     with draft.open("w", encoding="utf-8") as file:
         json.dump({"name": tool.name, "python": exact, "size_mib": _size_mib(place)}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    os.sync()  # all that pip wrote is on the disk before the marker says so
     draft.rename(place / MARKER)
+
+
+def _clear(place: Path) -> None:
+    """Remove an environment. The marker goes first, so that half of one never counts."""
+    if place.is_dir():
+        (place / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(place)
 
 
 def _plain(distribution: str) -> str:
@@ -186,7 +224,7 @@ def _plain(distribution: str) -> str:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _ASIDE}
-    return {**kept, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
+    return {**kept, **_SETTINGS, "PYTHONNOUSERSITE": "1"}
 
 
 def _check_space(tool: Tool) -> None:

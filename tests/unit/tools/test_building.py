@@ -153,13 +153,85 @@ def test_what_does_not_import_is_not_installed(shelf: Shelf) -> None:
     assert tools.status("a").state == "not installed"
 
 
+AIMED_ELSEWHERE = ("target", "prefix", "root", "report", "python")
+
+
 def test_the_users_own_settings_put_nothing_elsewhere(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf.tool("a", [shelf.wheel("tiny")])
-    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PYTHONPATH"):
-        monkeypatch.setenv(name, str(shelf.root.parent / "elsewhere"))
-    monkeypatch.setenv("PIP_USER", "1")
+    shelf.tool("a", [shelf.wheel("tiny", code="x = 42")])
+    elsewhere = str(shelf.root.parent / "elsewhere")
+    for name in ("PYTHONPATH", *(f"PIP_{name.upper()}" for name in AIMED_ELSEWHERE)):
+        monkeypatch.setenv(name, elsewhere)
+    for name in ("PIP_USER", "PIP_DRY_RUN", "PIP_QUIET"):
+        monkeypatch.setenv(name, "1")
     assert building.install("a").state == "installed"
-    assert not (shelf.root.parent / "elsewhere").exists()
+    assert not Path(elsewhere).exists()
+    assert list(tools.folder("a").rglob("site-packages/tiny-1.0.dist-info/RECORD"))
+
+
+@pytest.mark.parametrize("setting", [*AIMED_ELSEWHERE, "dry-run", "user"])
+def test_the_users_pip_configuration_puts_nothing_elsewhere(
+    setting: str, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shelf.tool("a", [shelf.wheel("tiny", code="x = 42")])
+    elsewhere, section = tmp_path / "elsewhere", "global" if setting == "python" else "install"
+    value = "true" if setting in ("dry-run", "user") else elsewhere
+    (tmp_path / "pip.conf").write_text(f"[{section}]\n{setting} = {value}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    assert building.install("a").state == "installed"
+    assert not elsewhere.exists()
+
+
+def test_what_did_not_get_into_the_environment_is_said(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf.tool("a", [shelf.wheel("tiny"), shelf.wheel("big_one")])
+    monkeypatch.setattr(building, "_INSTALL", ("download", "--no-deps", f"--dest={shelf.root}"))
+    monkeypatch.setattr(building, "_PIP", ("-c", "import os"))  # a pip that does nothing and is content
+    with pytest.raises(StageError, match=r"tiny, big.one did not get into the environment"):
+        building.install("a")
+    assert tools.folders("a") == ()
+
+
+@pytest.mark.parametrize("step", ["install", "replace", "remove"])
+def test_killed_while_it_removes(step: str, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half an environment never counts as one, also not for the edgeopt whose lock it is of."""
+    shelf.tool("a", [shelf.wheel("tiny", "1.0")])
+    half = building.install("a").folder
+    python, gone = half / "bin" / "python", shelf.root / "python"
+    lock = tools.lock_file("a").read_text()
+    if step == "install":  # what is there is removed first, for its Python is gone, which comes back later
+        python.rename(gone)
+    if step == "replace":
+        shelf.tool("a", [shelf.wheel("tiny", "2.0")])
+
+    def cut(place: Path) -> None:
+        next(place.rglob("site-packages/tiny/__init__.py")).unlink()
+        raise KeyboardInterrupt
+
+    call: Callable[[str], object] = building.remove if step == "remove" else building.install
+    with monkeypatch.context() as patch:
+        patch.setattr(building.shutil, "rmtree", cut)
+        with pytest.raises(KeyboardInterrupt):
+            call("a")
+    if step == "install":
+        gone.rename(python)
+    tools.lock_file("a").write_text(lock)
+    assert tools.folder("a") == half
+    assert tools.status("a").state == "interrupted"
+
+
+@pytest.mark.parametrize("call", [building.install, building.remove])
+def test_a_folder_that_cannot_be_removed(
+    call: Callable[[str], object], shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.tool("a", [shelf.wheel("tiny")])
+    (building.install("a").folder / "bin" / "python").unlink()
+
+    def refused(place: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr(building.shutil, "rmtree", refused)
+    with pytest.raises(StageError, match="Permission denied"):
+        call("a")
+    assert tools.status("a").state == "interrupted"
 
 
 def test_too_little_room_is_seen_before_anything_is_downloaded(shelf: Shelf) -> None:
