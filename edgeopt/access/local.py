@@ -12,6 +12,8 @@ import edgeopt
 from edgeopt.access import archive
 from edgeopt.access.client import Agent
 from edgeopt.access.process import spawn
+from edgeopt.agent import FOLDER_TO_REMOVE
+from edgeopt.errors import StageError
 
 #: what would lead another interpreter to this one's packages: https://docs.python.org/3/using/cmdline.html
 _OF_THIS_PYTHON = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
@@ -26,7 +28,7 @@ def start(
 ) -> Agent:
     """Starts an agent.
 
-    It ends by itself as soon as the host is gone, however that ended, because its input then hangs up. What it writes
+    It ends by itself as soon as the host is gone, however that ended, because its input then hangs up. What it wrote
     into its temporary folder goes with it.
 
     Args:
@@ -40,17 +42,23 @@ def start(
     Raises:
         StageError: The process cannot be started.
     """
-    folder = tempfile.TemporaryDirectory(prefix="edgeopt-agent-", ignore_cleanup_errors=True)
-    added = {"TMPDIR": folder.name, **(env or {})}
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="edgeopt-agent-", ignore_cleanup_errors=True)
+        if python is not None:
+            (Path(folder.name) / "agent.pyz").write_bytes(archive.content())
+    except OSError as error:
+        what = f"cannot write temporary files on this machine: {error.strerror}"
+        raise StageError(
+            what, where=error.filename or "", fix="free some space, or name another place as TMPDIR"
+        ) from error
+    added = {"TMPDIR": folder.name, FOLDER_TO_REMOVE: folder.name, **(env or {})}
     if python is None:
         environment = {**os.environ, **added}
         command = [sys.executable, "-m", "edgeopt.agent"]
         home = str(Path(edgeopt.__file__).parents[1])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (home, environment.get("PYTHONPATH"))))
     else:
-        file = Path(folder.name) / "agent.pyz"
-        file.write_bytes(archive.content())
-        command = [python, str(file)]
+        command = [python, str(Path(folder.name) / "agent.pyz")]
         kept = {name: value for name, value in os.environ.items() if name not in _OF_THIS_PYTHON}
         environment = {**kept, "PYTHONNOUSERSITE": "1", **added}
     if cpus is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO, cast
@@ -17,6 +17,8 @@ _LAST_BYTES = 4000
 _LAST_LINES = 12
 _SECONDS_TO_LEAVE = 5.0
 _SECONDS_TO_DIE = 0.2
+_SECONDS_TO_HEAR = 1.0
+_PIECE_BYTES = 2**16
 
 
 def spawn(
@@ -44,25 +46,25 @@ def spawn(
     Raises:
         StageError: It cannot be started.
     """
-    log = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
+    pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
     except OSError as error:
-        log.close()
         ended()
         raise StageError(f"cannot start {command[0]}: {error.strerror}", where=name) from error
-    child = _Child(process, log, ended)
+    child = _Child(process, ended)
     return Channel(child.requests, child.replies, name=name, stop=child.stop, explain=explain, limit_s=limit_s)
 
 
 class _Child:
-    """The process and its log."""
+    """The process and the last bytes of its standard error."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: BinaryIO, ended: Callable[[], None]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], ended: Callable[[], None]) -> None:
         self._process = process
-        self._log = log
+        self._log = cast(BinaryIO, process.stderr)
+        self._last = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._ended = ended
         self.requests = cast(BinaryIO, process.stdin)
         self.replies = cast(BinaryIO, process.stdout)
@@ -74,19 +76,25 @@ class _Child:
                 self.requests.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_SECONDS_TO_DIE if at_once else _SECONDS_TO_LEAVE)
-        end = End(self._process.returncode, self._read_log())
+        status = self._process.returncode
         with suppress(ProcessLookupError):  # also what it left behind
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for stream in (self.requests, self.replies, self._log):
+        self._listener.join(_SECONDS_TO_HEAR)
+        for stream in (self.requests, self.replies):
             with suppress(OSError):
                 stream.close()
         self._ended()
-        return end
+        return End(status, self._last_words(status))
 
-    def _read_log(self) -> str:
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LAST_BYTES))
-        lines = self._log.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
-        if self._process.returncode is not None and self._process.returncode < 0:
-            lines.append(f"killed by {signal.Signals(-self._process.returncode).name}")
+    def _listen(self) -> None:
+        """Until everybody who may write there is gone; what has left the session may outlive the process."""
+        with self._log:
+            while piece := os.read(self._log.fileno(), _PIECE_BYTES):
+                self._last = (self._last + piece)[-_LAST_BYTES:]
+
+    def _last_words(self, status: int | None) -> str:
+        lines = self._last.decode(errors="replace").splitlines()[-_LAST_LINES:]
+        if status is not None and status < 0:
+            lines.append(f"killed by {signal.Signals(-status).name}")
         return "\n".join(lines)

@@ -28,6 +28,8 @@ from __future__ import annotations
 PROTOCOL = 3
 #: Version of the agent itself; raised when what it measures, or how, changes.
 VERSION = "2"
+#: Environment variable that names the folder of an agent, which it removes once its client is gone.
+FOLDER_TO_REMOVE = "EDGEOPT_AGENT_FOLDER"
 
 
 class AgentError(Exception):

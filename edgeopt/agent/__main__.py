@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import BinaryIO
 
-from . import AgentError
+from . import FOLDER_TO_REMOVE, AgentError
 from .telemetry import silence
 
 
@@ -34,10 +35,14 @@ def main() -> None:
     silence()
     if len(sys.argv) > 1:
         _pin(sys.argv[1])
-    threading.Thread(target=_end_with_client, args=(requests.fileno(),), daemon=True).start()
+    folder = os.environ.pop(FOLDER_TO_REMOVE, "")  # what it starts has none
+    threading.Thread(target=_end_with_client, args=(requests.fileno(), folder), daemon=True).start()
     from .server import Server
 
-    Server(requests, replies).serve()
+    try:
+        Server(requests, replies).serve()
+    finally:
+        _remove(folder)
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:
@@ -64,10 +69,10 @@ def _pin(cpus: str) -> None:
     os.sched_setaffinity(0, asked)
 
 
-def _end_with_client(descriptor: int) -> None:
+def _end_with_client(descriptor: int, folder: str) -> None:
     """Ends the process and what it started as soon as the client is gone, even in the middle of an inference.
 
-    The thread sleeps inside ``poll`` and costs nothing while something is timed.
+    Its folder goes with it. The thread sleeps inside ``poll`` and costs nothing while something is timed.
     """
     if not hasattr(select, "poll"):
         return
@@ -76,7 +81,15 @@ def _end_with_client(descriptor: int) -> None:
     poll.register(descriptor, gone)
     while True:
         if any(events & gone for _, events in poll.poll()):
+            _remove(folder)
             os.killpg(0, signal.SIGKILL)
+
+
+def _remove(folder: str) -> None:
+    """Also what is written there meanwhile: twice, since nothing is written for long."""
+    if folder:
+        for _ in range(2):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

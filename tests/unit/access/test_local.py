@@ -11,6 +11,7 @@ import pytest
 
 import edgeopt
 from edgeopt.access import local
+from edgeopt.access.process import spawn
 from edgeopt.agent import runtimes
 from edgeopt.errors import StageError
 
@@ -74,6 +75,57 @@ def test_it_ends_when_the_host_is_killed_in_the_middle_of_a_call(tmp_path: Path)
         host.kill()
     os.kill(pid, signal.SIGCONT)
     assert gone(pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("python", [None, sys.executable])
+def test_a_host_that_is_killed_leaves_no_folder(python: str | None, number: int, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, time\n"
+        "from edgeopt.access import local\n"
+        f"agent = local.start(python={python!r})\n"
+        "print(agent.probe().pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = str(Path(edgeopt.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as host:
+        assert host.stdout
+        pid = int(host.stdout.readline())
+        (folder,) = tmp_path.iterdir()
+        (folder / "left.bin").write_bytes(b"x")
+        host.send_signal(number)
+    assert gone(pid)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_host_without_a_temporary_folder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(StageError, match="cannot write temporary files on this machine: No such file"):
+        local.start()
+
+
+def test_only_the_last_words_are_kept_of_many() -> None:
+    script = "import sys; sys.stderr.write('x' * 10_000_000 + '\\nlast words\\n')"
+    channel = spawn([sys.executable, "-c", script], name="chatty", env={})
+    with pytest.raises(StageError, match="last words") as caught:
+        channel.hello(limit_s=60)
+    assert len(str(caught.value)) < 5000
+
+
+def test_what_outlives_the_agent_with_its_standard_error_is_not_waited_for(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen(['sleep', '60'], stdin=0, stdout=subprocess.DEVNULL, start_new_session=True)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "sys.exit('last words')"
+    )
+    channel = spawn([sys.executable, "-c", script], name="parent", env=dict(os.environ))
+    try:
+        with pytest.raises(StageError, match="last words"):
+            channel.hello(limit_s=30)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_an_agent_that_does_not_answer_in_time_is_stopped() -> None:
