@@ -17,19 +17,25 @@ from pathlib import Path
 from time import perf_counter
 
 from . import AgentError
+from .child import Child
 
 _INTERVAL_MS = 100
 _LIMIT_S = 5.0
+#: tegrastats that says nothing for so long has stopped: its last reading no longer stands
+_SILENCE_S = 2.0
 _LIMITS = ("min_freq", "max_freq")
 #: a sensor that is switched off reads this or less
 _OFF_C = -200.0
 
 _RAM = re.compile(r"\bRAM (\d+)/(\d+)MB")
-_GPU = re.compile(r"\bGR3D_FREQ \d+%@\[?(\d+)")
+#: JetPack 7 writes no load: ``GR3D_FREQ @[1574,1574,1574]``
+_GPU = re.compile(r"\bGR3D_FREQ (?:\d+%)?@\[?(\d+)")
 _GPU_LOAD = re.compile(r"\bGR3D_FREQ (\d+)%")
 _TEMPERATURE = re.compile(r"\b([A-Za-z][\w.-]*)@(-?\d+(?:\.\d+)?)C\b")
-#: instantaneous and average; JetPack 4 writes no unit, and a rail may read below zero by its offset
-_RAIL = re.compile(r"\b([A-Z][A-Z0-9_]+) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?=\s|$)|\b([A-Z][A-Z0-9_]+) (-?\d+)mW(?=\s|$)")
+#: instantaneous, average, and by JetPack 7 highest; JetPack 4 writes no unit; one may read below zero by its offset
+_RAIL = re.compile(
+    r"\b([A-Z][A-Z0-9_]+) (-?\d+)(?:mW)?(?:/-?\d+(?:mW)?){1,2}(?=\s|$)|\b([A-Z][A-Z0-9_]+) (-?\d+)mW(?=\s|$)"
+)
 _MODE = re.compile(r"NV Power Mode: *(\S+)")
 _CLOCK = re.compile(r"^GPU MinFreq=(\d+) MaxFreq=(\d+)", re.MULTILINE)
 
@@ -120,57 +126,58 @@ class Meter:
         self._stats: Stats | None = None
         self._used_uj = 0.0
         self._since = perf_counter()
-        self._ended = False
-        self._process = subprocess.Popen(
-            [command, "--interval", str(_INTERVAL_MS)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._failed = ""
+        self._child = Child([command, "--interval", str(_INTERVAL_MS)])
         threading.Thread(target=self._follow, daemon=True).start()
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._child.end()
 
     def latest(self, limit_s: float = _LIMIT_S) -> Stats:
         """The last line; waits for the first one.
 
         Raises:
-            AgentError: ``tegrastats`` ended, or said nothing in time.
+            AgentError: ``tegrastats`` ended, or said nothing in time, or nothing any more.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stats or self._ended, limit_s)
-            if self._stats is None or self._ended:
-                raise AgentError(f"tegrastats {'ended' if self._ended else f'said nothing in {limit_s:g} s'}")
+            self._changed.wait_for(lambda: self._stats or self._failed, limit_s)
+            if self._stats is None and not self._failed:
+                raise AgentError(f"tegrastats said nothing in {limit_s:g} s")
+            self._note_silence(perf_counter())
+            if self._stats is None or self._failed:
+                raise AgentError(f"tegrastats {self._failed}")
             return self._stats
 
     def read_uj(self) -> int:
         """Energy since the beginning.
 
         Raises:
-            AgentError: ``tegrastats`` ended.
+            AgentError: ``tegrastats`` ended, or was silent for so long that its readings do not add up.
         """
         self.latest()
         with self._changed:
             return round(self._used_uj + self._power_mw() * (perf_counter() - self._since) * 1e3)
 
     def _follow(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines, contextlib.suppress(ValueError):  # closed while it was read
+        with self._child.output as lines, contextlib.suppress(ValueError):  # closed while it was read
             for line in lines:
-                stats, now = parse(line), perf_counter()
+                stats, now = parse(line.decode(errors="replace")), perf_counter()
                 with self._changed:
+                    self._note_silence(now)
                     self._used_uj += self._power_mw() * (now - self._since) * 1e3
                     self._stats, self._since = stats, now
                     self._changed.notify_all()
         with self._changed:
-            self._ended = True
+            self._failed = self._failed or "ended"
             self._changed.notify_all()
+
+    def _note_silence(self, now: float) -> None:
+        """A gap once is a gap for good: what was used in it is not known."""
+        if self._stats and not self._failed and now - self._since > _SILENCE_S:
+            self._failed = f"said nothing for {now - self._since:.1f} s"
 
     def _power_mw(self) -> int:
         return sum(self._stats.rails_mw.get(rail, 0) for rail in self._rails) if self._stats else 0
@@ -213,9 +220,7 @@ def _said(command: str, *arguments: str) -> str:
     if not path:
         return ""
     try:
-        done = subprocess.run(
-            [path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-        )
+        status, said = Child([path, *arguments]).said(_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout + done.stderr if done.returncode == 0 else ""
+    return said if status == 0 else ""

@@ -8,7 +8,6 @@ model      runs an engine, for the agent
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import AgentError  # noqa: TID252  relative, so that a zipapp works
+from ..child import Child  # noqa: TID252
 from .flags import Version, checked, parsed, written
 
 #: where JetPack and NVIDIA's containers put it
@@ -59,12 +59,9 @@ def find() -> Tool:
 @cache
 def _probed(path: str) -> Tool:
     try:
-        done = subprocess.run(
-            [path, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_LIMIT_S, check=False
-        )
+        _, text = Child([path, "--help"]).said(_PROBE_LIMIT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ImportError(f"{path} does not start: {error}") from error
-    text = (done.stdout + done.stderr).decode(errors="replace")
     banner = _BANNER.search(text)
     if not banner:
         raise ImportError(f"{path} does not say its version; it says: {text.strip()[-300:] or 'nothing'}")
@@ -84,7 +81,7 @@ def run(
         tool: The tool.
         arguments: Flags, each of which this version must have.
         log: Everything that it says is written there, also if it fails.
-        limit_s: After which it is killed.
+        limit_s: After which it is killed, and what it started.
         told: Called with every line, as soon as it is said.
 
     Raises:
@@ -94,38 +91,30 @@ def run(
     command = [tool.path, *checked(tool.version, list(arguments))]
     late = threading.Event()
     with tempfile.TemporaryDirectory() as folder, log.open("wb") as kept:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        process = Child(command, folder)
 
         def kill() -> None:
             late.set()
-            process.kill()
+            process.end()
 
         timer = threading.Timer(limit_s, kill)
         timer.daemon = True
         timer.start()
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.output:
                 kept.write(line)
                 if told:
                     told(line.decode(errors="replace").rstrip())
-            process.wait()
+            status = process.wait()
         finally:
             timer.cancel()
-            process.kill()
-            process.wait()
+            process.end()
+            process.output.close()
     said = log.read_text(encoding="utf-8", errors="replace")
     if late.is_set():
         raise Failed(f"{tool} did not end within {limit_s:g} s; it last said:\n{last_lines(said)}")
-    if process.returncode:
-        raise Failed(f"{tool} failed with status {process.returncode}; it last said:\n{last_lines(said)}")
+    if status:
+        raise Failed(f"{tool} failed with status {status}; it last said:\n{last_lines(said)}")
     return said
 
 

@@ -27,6 +27,10 @@ XAVIER_JETPACK_4 = (
     "RAM 3347/7467MB (lfb 896x4MB) SWAP 0/3733MB (cached 0MB) CPU [21%@1190] GR3D_FREQ 61%@76 APE 150 "
     "MTS fg 0% bg 0% GPU@49.2C PMIC@50.0C VDD_IN 5336/4970 VDD_CPU_GPU_CV 2617/2336 VDD_SOC 1478/1318"
 )
+THOR_JETPACK_7 = (
+    "RAM 3429/125749MB (lfb 120x4MB) CPU [0%,5%,off]@2601 EMC_FREQ @4266 GR3D_FREQ @[1574,1574,1574] "
+    "cpu@49.75C/50.1C gpu@51.218C/51.3C VDD_GPU 6330mW/6331mW/6332mW VIN 28906mW/14453mW/28907mW"
+)
 WITHOUT_AVERAGE = (
     "RAM 2840/7620MB (lfb 512x4MB) GR3D_FREQ 76% GPU@40C VDD_IN 5765mW VDD_CPU_GPU_CV 1548mW VDD_SOC 1497mW"
 )
@@ -38,6 +42,7 @@ WITHOUT_AVERAGE = (
         (ORIN_NANO, (3162, 7620), 612, 0.2, {"VDD_IN": 5263, "VDD_CPU_GPU_CV": 717, "VDD_SOC": 1443}),
         (AGX_ORIN, (4722, 30697), 611, 0.5, {"VDD_GPU_SOC": 3175, "VDD_CPU_CV": 794, "VIN_SYS_5V0": 4239}),
         (THOR, (9000, 125772), None, 0.0, {"VDD_GPU": -392, "VDD_CPU_SOC_MSS": 6510, "VIN": 23000}),
+        (THOR_JETPACK_7, (3429, 125749), 1574, None, {"VDD_GPU": 6330, "VIN": 28906}),
         (XAVIER_JETPACK_4, (3347, 7467), 76, 0.61, {"VDD_IN": 5336, "VDD_CPU_GPU_CV": 2617, "VDD_SOC": 1478}),
         (WITHOUT_AVERAGE, (2840, 7620), None, 0.76, {"VDD_IN": 5765, "VDD_CPU_GPU_CV": 1548, "VDD_SOC": 1497}),
     ],
@@ -52,6 +57,7 @@ def test_lines_of_several_boards(line, memory, mhz, load, rails) -> None:
 def test_temperatures_leave_out_what_is_switched_off() -> None:
     assert jetson.parse(ORIN_NANO).temperatures_c == {"cpu": 47.968, "soc2": 46.906, "gpu": 46.343, "tj": 47.968}
     assert jetson.parse(AGX_ORIN).temperatures_c == {"CPU": 49.6, "Tboard": 38.0}
+    assert jetson.parse(THOR_JETPACK_7).temperatures_c == {"cpu": 49.75, "gpu": 51.218}  # now, not the highest
 
 
 @given(st.text(max_size=80))
@@ -131,6 +137,21 @@ def test_a_tool_that_ends_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with jetson.Meter(str(tmp_path / "bin/tegrastats"), ["VDD_IN"]) as meter:
         time.sleep(0.3)
         with pytest.raises(AgentError, match="tegrastats ended"):
+            meter.read_uj()
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_tool_that_falls_silent_is_told(resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last reading does not stand for ever, and what was used in the gap stays unknown."""
+    monkeypatch.setattr(jetson, "_SILENCE_S", 0.5)
+    say = "print('RAM 1/2MB VDD_IN 1mW/1mW', flush=True)"
+    tool = fakes.install(
+        tmp_path / "bin", "tegrastats", f"import time\n{say}\ntime.sleep({1 if resumes else 60})\n{say}\ntime.sleep(60)"
+    )
+    with jetson.Meter(str(tool), ["VDD_IN"]) as meter:
+        meter.read_uj()
+        time.sleep(1.5)
+        with pytest.raises(AgentError, match=r"tegrastats said nothing for \d\.\d s"):
             meter.read_uj()
 
 
