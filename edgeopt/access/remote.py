@@ -87,11 +87,24 @@ class Remote(Connection):
     ) -> Agent:
         """See the base class."""
         keeper = self._kept()
-        settings = [f"{name}={value}" for name, value in {"TMPDIR": keeper.temporary, **(env or {})}.items()]
+        temporary = keeper.begin()
+        settings = [f"{name}={value}" for name, value in {"TMPDIR": temporary, **(env or {})}.items()]
         pinned = [",".join(map(str, cpus))] if cpus is not None else []
         command = ["env", *settings, self._python, keeper.agent, *pinned]
         argv = self._argv(shell_line(command), first=False)
-        channel = process.spawn(argv, name=self.name, env=self._environment(), limit_s=limit_s, explain=self._explain)
+
+        def explain(end: End, verb: str) -> tuple[str, str]:
+            keeper.sweep()
+            return self._explain(end, verb)
+
+        channel = process.spawn(
+            argv,
+            name=self.name,
+            env=self._environment(),
+            limit_s=limit_s,
+            explain=explain,
+            ended=lambda: keeper.over(temporary),
+        )
 
         def bring(path: str) -> str:
             return keeper.bring(Path(path).name, self._contents(Path(path)))
@@ -256,8 +269,8 @@ class _Keeper:
     def __init__(self, channel: Channel, folder: str | None) -> None:
         self._channel = channel
         hello = channel.hello(_program(archive.content(), folder), limit_s=_CONNECT_LIMIT_S)
-        self.agent, self.temporary = str(hello["agent"]), str(hello["temporary"])
-        self.boot = str(hello["boot"])
+        self.agent, self.boot = str(hello["agent"]), str(hello["boot"])
+        self._over: list[str] = []
         self._placed: dict[str, str] = {}
         self._calling = threading.Lock()
         self._done = threading.Event()
@@ -284,18 +297,39 @@ class _Keeper:
         wanted = {relative: digest for relative, (_, digest) in contents.items()}
         key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
         if key not in self._placed:
-            missing = set(self._call("missing", digests=list(wanted.values()))["missing"])
+            reply = self._call("missing", digests=list(wanted.values()))
+            with self._channel.parsing("missing"):
+                missing = set(reply["missing"])
             for path, digest in contents.values():
                 if digest in missing:
                     self._send(path, digest)
                     missing.discard(digest)
-            self._placed[key] = self._call("place", name=key, files=wanted)["folder"]
+            reply = self._call("place", name=key, files=wanted)
+            with self._channel.parsing("place"):
+                self._placed[key] = str(reply["folder"])
         return f"{self._placed[key]}/{name}"
+
+    def begin(self) -> str:
+        """The temporary folder of a new agent. Nothing of those that are over runs beside it."""
+        self.sweep()
+        return str(self._call("begin")["temporary"])
+
+    def over(self, temporary: str) -> None:
+        """Notes that the agent with that temporary folder has ended, as seen from here."""
+        self._over.append(temporary)
+
+    def sweep(self) -> None:
+        """Ends what agents that are over have left running there, such as a tool of one that was killed."""
+        with suppress(StageError):  # a keeper that is lost has ended them
+            while self._over:
+                self._call("end", temporary=self._over[-1])
+                self._over.pop()
 
     def lock(self, who: str) -> str | None:
         """Takes the device's lock if it is free; otherwise says who holds it."""
-        holder: str | None = self._call("lock", who=who)["holder"]
-        return holder
+        reply = self._call("lock", who=who)
+        with self._channel.parsing("lock"):
+            return None if reply["holder"] is None else str(reply["holder"])
 
     def holds(self) -> bool:
         """Whether it is there, and has not lost the lock."""

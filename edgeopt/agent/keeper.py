@@ -40,11 +40,15 @@ class Keeper:
         self._lock = DeviceLock()
         self._agent = folder / "agent"
         self._contents = folder / "contents"  # by digest
+        self._temporary = folder / "tmp"  # one folder for each agent
+        self._begun = 0
         self._verbs: dict[str, Verb] = {
             "alive": lambda header, tensors: ({}, ()),
             "missing": self._missing,
             "put": self._put,
             "place": self._place,
+            "begin": self._begin,
+            "end": self._end,
             "lock": lambda header, tensors: ({"holder": self._lock.take(header["who"])}, ()),
             "holds": lambda header, tensors: ({"holds": self._lock.held()}, ()),
             "unlock": self._unlock,
@@ -58,16 +62,15 @@ class Keeper:
             with self._room(), zipfile.ZipFile(self._folder / _ARCHIVE) as archive:
                 archive.extractall(self._agent)  # so that Python need not compile it for every agent
             self._contents.mkdir()
-            (self._folder / "tmp").mkdir()
+            self._temporary.mkdir()
             boot = text(Path("/proc/sys/kernel/random/boot_id")) or ""
-            places = {"agent": str(self._agent), "temporary": str(self._folder / "tmp")}
             verbs = {name: _heard(verb) for name, verb in self._verbs.items()}
             signal.alarm(SILENCE_S)
-            serve(self._requests, self._replies, verbs, **places, boot=boot)
+            serve(self._requests, self._replies, verbs, agent=str(self._agent), boot=boot)
         finally:
             for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
-            _end_agents_of(self._agent)
+            _end_processes_of(self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _missing(self, header: dict[str, Any], tensors: Arrays) -> Reply:
@@ -118,6 +121,21 @@ class Keeper:
                 fix="free some space there, or name another place as device.access.folder",
             ) from error
 
+    def _begin(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        """A temporary folder for one agent and all that it starts, which are known by it."""
+        self._begun += 1
+        folder = self._temporary / str(self._begun)
+        with self._room():
+            folder.mkdir()
+        return {"temporary": str(folder)}, ()
+
+    def _end(self, header: dict[str, Any], tensors: Arrays) -> Reply:
+        """Ends what is left of an agent, by its temporary folder, and removes that."""
+        folder = self._temporary / checked(Path(header["temporary"]).name)
+        _end_processes_of(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        return {}, ()
+
     def _unlock(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         self._lock.release()
         return {}, ()
@@ -150,10 +168,28 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _end_agents_of(program: Path) -> None:
-    """Kills the agents that run from there, and what they started; Linux only."""
-    for process in Path("/proc").glob("[0-9]*"):
-        pid = int(process.name)
+def _end_processes_of(folder: Path) -> None:
+    """Kills the processes that run from the folder, in it, or with their temporary files in it; Linux only.
+
+    An agent that was killed cannot end the tools that it started: they are found by the environment they got of it.
+    """
+    own = os.getpgrp()
+    found = {int(process.name) for process in Path("/proc").glob("[0-9]*") if _belongs(process, os.fsencode(folder))}
+    for pid in found - {os.getpid()}:
         with suppress(OSError):
-            if os.fsencode(program) in (process / "cmdline").read_bytes().split(b"\0"):
-                (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+            group = os.getpgid(pid)
+            theirs = group != own and (group in found or not Path(f"/proc/{group}").exists())
+            (os.killpg if theirs else os.kill)(group if theirs else pid, signal.SIGKILL)
+
+
+def _belongs(process: Path, folder: bytes) -> bool:
+    """Whether the process below ``/proc`` does so; False for another user's, which may not be looked into."""
+    try:
+        places = (process / "cmdline").read_bytes().split(b"\0")
+        places.append(os.fsencode((process / "cwd").readlink()))
+        for variable in (process / "environ").read_bytes().split(b"\0"):
+            name, _, value = variable.partition(b"=")
+            places += [value] if name == b"TMPDIR" else []
+    except OSError:
+        return False
+    return any(place == folder or place.startswith(folder + b"/") for place in places)

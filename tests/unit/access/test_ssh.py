@@ -20,6 +20,7 @@ from edgeopt.access import Agent, Limits, remote
 from edgeopt.access.channel import Channel, End
 from edgeopt.access.connection import Local
 from edgeopt.access.ssh import Ssh
+from edgeopt.agent import wire
 from edgeopt.errors import StageError
 from tests.sshd import HOST, Link, Sshd
 from tests.unit.access.test_local import gone
@@ -98,7 +99,7 @@ def test_env_and_cpus_reach_the_agent(sshd: Sshd, model: Path) -> None:
         assert facts.machine.cpus == (cpu,)
         environment = Path(f"/proc/{facts.pid}/environ").read_bytes().split(b"\0")
         assert b"WORD=a b;c'" in environment
-        assert f"TMPDIR={work_folder(sshd)}/tmp".encode() in environment
+        assert f"TMPDIR={work_folder(sshd)}/tmp/1".encode() in environment
 
 
 def test_files_of_one_stem_are_sent_once_and_whole(sshd: Sshd, model: Path) -> None:
@@ -291,6 +292,68 @@ def test_an_agent_that_is_killed_there_is_not_taken_for_a_lost_connection(sshd: 
         with pytest.raises(StageError, match="the agent was killed on the device during 'memory'"):
             agent.memory()
         with device.start() as another:
+            another.memory()
+
+
+@pytest.fixture
+def trtexec(sshd: Sshd) -> Path:
+    """A tool on the device that builds for a long time; the file tells its process id once it does."""
+    tool, running = sshd.folder / "bin" / "trtexec", sshd.folder / "running"
+    tool.parent.mkdir()
+    banner = 'case "$*" in *--help*) echo "&&&& RUNNING TensorRT.trtexec [TensorRT v100300]"; exit 0;; esac'
+    tool.write_text(f"#!/bin/sh\n{banner}\necho $$ > {running}.part; mv {running}.part {running}; exec sleep 97\n")
+    tool.chmod(0o755)
+    sshd.before_commands(f"export PATH={tool.parent}:$PATH")
+    return running
+
+
+BUILD = {
+    "kind": "float",
+    "arch": "",
+    "tool": "trtexec",
+    "typing": "auto",
+    "workspace_mib": None,
+    "optimization_level": None,
+    "tf32": True,
+    "dla_core": None,
+    "gpu_fallback": True,
+    "inputs": [],
+    "outputs": [],
+}
+
+
+def test_the_tools_of_an_agent_that_is_killed_end_with_it(sshd: Sshd, model: Path, trtexec: Path) -> None:
+    with sshd.connect() as device, device.start() as beside, device.start() as agent:
+        pid = agent.probe().pid
+
+        def kill() -> None:
+            while not trtexec.exists():
+                time.sleep(0.05)
+            os.kill(pid, signal.SIGKILL)
+
+        threading.Thread(target=kill, daemon=True).start()
+        with pytest.raises(StageError, match="during 'build'"):
+            agent.build("tensorrt", {"model.onnx": model}, BUILD, limit_s=60)
+        assert gone(int(trtexec.read_text()))
+        beside.memory()  # that one is none of its tools
+        assert [file.name for file in (work_folder(sshd) / "tmp").iterdir()] == ["1"]
+
+
+def test_the_next_agent_starts_without_the_tools_of_the_last_one(sshd: Sshd, model: Path, trtexec: Path) -> None:
+    with sshd.connect() as device:
+        agent = device.start()
+        pid = agent.probe().pid
+        request = {"toolchain": "tensorrt", "files": ["model.onnx"], "options": BUILD}
+        contents = [np.fromfile(model, np.uint8)]
+        wire.write(agent._channel._requests, {"verb": "build", **request}, contents)
+        while not trtexec.exists():
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        agent.stop()
+        tool = int(trtexec.read_text())
+        assert Path(f"/proc/{tool}").exists()
+        with device.start() as another:
+            assert gone(tool)
             another.memory()
 
 

@@ -18,8 +18,10 @@ from edgeopt.access.process import spawn
 from edgeopt.agent import AgentError, bootstrap
 from edgeopt.agent.exclusive import DeviceLock
 from edgeopt.errors import StageError
+from tests.unit.access.test_local import gone
 
 DATA = np.frombuffer(b"some weights", np.uint8)
+PATH = {"PATH": os.environ["PATH"]}
 DIGEST = hashlib.sha256(DATA.tobytes()).hexdigest()
 
 
@@ -95,6 +97,50 @@ def test_a_client_that_falls_silent_is_gone(work: Path) -> None:
     assert not work.exists()
     assert agent.wait(10) < 0  # the agents of the folder go with it
     assert channel.stop().status == 0
+
+
+def test_what_an_agent_leaves_running_is_ended_and_nothing_else(work: Path) -> None:
+    channel = keep(work)
+    first, second = (Path(channel.call("begin").header["temporary"]) for _ in range(2))
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    of_the_first = [
+        subprocess.Popen(sleep, env={"TMPDIR": str(first)}),
+        subprocess.Popen(sleep, env={"TMPDIR": f"{first}/deeper"}, start_new_session=True),
+        subprocess.Popen(sleep, cwd=first),
+        subprocess.Popen([*sleep, f"{first}/model.onnx"]),
+    ]
+    of_the_second = subprocess.Popen(sleep, env={"TMPDIR": str(second)})
+    others = [subprocess.Popen(sleep, env={"TMPDIR": f"{first}0", "OTHER": str(first)}), subprocess.Popen(sleep)]
+    try:
+        channel.call("end", temporary=str(first))
+        assert [one.wait(10) for one in of_the_first] == [-9] * 4
+        assert not first.exists()
+        channel.call("end", temporary=str(first))  # again is harmless
+        assert [one.poll() for one in (of_the_second, *others)] == [None] * 3
+        with pytest.raises(StageError, match="is no name of a file inside a folder"):
+            channel.call("end", temporary="..")
+        channel.stop()
+        assert of_the_second.wait(10) == -9
+        assert others[1].poll() is None
+    finally:
+        for one in (*of_the_first, of_the_second, *others):
+            one.kill()
+            one.wait()
+
+
+def test_the_group_of_an_agent_that_is_gone_ends_as_a_whole(work: Path, tmp_path: Path) -> None:
+    """A tool that forgot where it comes from is still in the group of the agent that started it."""
+    channel = keep(work)
+    folder = channel.call("begin").header["temporary"]
+    pids = tmp_path / "pids"
+    script = f"env -i sleep 60 & echo $! > {pids}; sleep 60 & echo $! >> {pids}"
+    agent = subprocess.Popen(["/bin/sh", "-c", script], env={"TMPDIR": folder, **PATH}, start_new_session=True)
+    agent.wait()
+    tools = [int(pid) for pid in pids.read_text().split()]
+    assert all(Path(f"/proc/{pid}").exists() for pid in tools)
+    channel.call("end", temporary=folder)
+    assert all(gone(pid) for pid in tools)
+    channel.stop()
 
 
 def test_the_lock_is_one_for_all(work: Path) -> None:
