@@ -101,7 +101,7 @@ class Contest:
         fixed = self._footprints(candidates, inputs, protocol, machine)
         schedule = Schedule.of(self.plan.target.measure.min_seconds, self.plan.target.measure.max_seconds)
         floor = noise.read(self.noise, machine, protocol.digest()) if self.noise else None
-        timed = Sessions(candidates, protocol, schedule, machine, floor)
+        timed = Sessions(candidates, protocol, schedule, machine, floor, self.plan.target.device.power_mode)
 
         def judge() -> tuple[Choice, tuple[VerdictRecord, ...]]:
             contenders = [self._contender(c, self._median_ms(c, timed)) for c in self.plan.candidates]
@@ -212,13 +212,8 @@ class Contest:
                 where=str(self.plan.path),
                 fix="remove `vnni` from device.features: full-range INT8 weights saturate without it",
             )
-        asked, found = self.plan.target.device.power_mode, facts.machine.power_mode
-        if asked and asked != found:
-            raise StageError(
-                f"the target says that the device's power mode is {asked}, the device says {found or 'none'}",
-                where=str(self.plan.path),
-                fix="set the mode on the device with `sudo nvpmodel -m ID`, or correct device.power_mode",
-            )
+        asked = self.plan.target.device.power_mode
+        session.require_power_mode(asked, facts.machine.power_mode, where=str(self.plan.path))
         return facts
 
     def _inputs(self) -> list[npt.NDArray[Any]]:

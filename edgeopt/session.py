@@ -139,6 +139,25 @@ def _conditions(settings: Mapping[str, Mapping[str, Any]], device: Condition) ->
     }
 
 
+def require_power_mode(asked: str | None, found: str | None, *, where: str) -> None:
+    """Stops where the device is not in the power mode that its target names.
+
+    Args:
+        asked: Of the target; None if it names none.
+        found: Of the device; None or empty if it says none.
+        where: What is told of the place.
+
+    Raises:
+        StageError: They differ.
+    """
+    if asked and asked != found:
+        raise StageError(
+            f"the target says that the device's power mode is {asked}, the device says {found or 'none'}",
+            where=where,
+            fix="set the mode on the device with `sudo nvpmodel -m ID`, or correct device.power_mode",
+        )
+
+
 def inputs_digest(inputs: Sequence[npt.NDArray[Any]]) -> str:
     """What a protocol says about the inputs: the beginning of the sha256 of their shapes, dtypes and values."""
     digest = hashlib.sha256()

@@ -25,7 +25,7 @@ from edgeopt.errors import StageError
 from edgeopt.measure import Candidate, Measurement, bounded, single
 from edgeopt.noise import NoiseFloor
 from edgeopt.protocol import Protocol
-from edgeopt.session import Nanoseconds, Session, time_session
+from edgeopt.session import Nanoseconds, Session, require_power_mode, time_session
 from edgeopt.statistics import Estimate
 
 #: (seconds done, seconds in all, note)
@@ -94,6 +94,7 @@ class Sessions:
         schedule: When to look.
         machine: The device, as measurements name it.
         floor: What earlier runs called equal here; None if nobody remembers.
+        power_mode: In which the device must be, before and after every session; None if it does not matter.
     """
 
     candidates: Sequence[Candidate]
@@ -101,6 +102,7 @@ class Sessions:
     schedule: Schedule
     machine: str
     floor: NoiseFloor | None = None
+    power_mode: str | None = None
     done: list[Session] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -120,7 +122,8 @@ class Sessions:
             progress: Told about twice a second.
 
         Raises:
-            StageError: A candidate does not open or run, the agent died, or the device changed its power mode.
+            StageError: A candidate does not open or run, the agent died, or the device changed between two sessions, or
+                is not in the power mode that it must be in.
         """
         limits, note = self._limits(), f"session {len(self.done) + 1}"
         look = next((count for count in self.schedule.looks if count > len(self.done)), len(self.done) + 1)
@@ -132,6 +135,8 @@ class Sessions:
 
         copy = replace(self.candidates[0], name=self.candidates[0].name + _AGAIN)
         session = time_session(agent, [*self.candidates, copy], inputs, self.protocol, limits, seed, report)
+        for condition in (session.before, session.after):
+            require_power_mode(self.power_mode, condition.power_mode, where="measure")
         if self.done and session.conditions != self.done[-1].conditions:
             found = f"{dict(self.done[-1].conditions)} and then {dict(session.conditions)}"
             raise StageError(f"the device changed between two sessions: {found}", where="measure")

@@ -79,13 +79,14 @@ def run(
         ConfigError: The artefacts do not take the same inputs, or the reference was measured in another way,
             or on another machine.
         MissingBackend: The device has not the runtime of a file.
-        StageError: A file does not open or run, or the agent died.
+        StageError: A file does not open or run, the agent died, or the device is not in the target's power mode.
     """
     began = time.time()
-    artefacts, spec = question.artefacts, question.target.measure
+    artefacts, spec, mode = question.artefacts, question.target.measure, question.target.device.power_mode
     candidates = [Candidate(artefact.name, artefact.runtime, str(artefact.path)) for artefact in artefacts]
     with connect() as agent:
         facts = agent.probe()
+        session.require_power_mode(mode, facts.machine.power_mode, where=question.target.name)
         if question.reference:
             require_same_machine(asdict(facts.machine), question.reference.machine, where=question.reference.where)
         _require_runtimes(facts, artefacts)
@@ -95,7 +96,7 @@ def run(
     protocol = _protocol(question, facts, inputs)
     schedule = Schedule.of(spec.min_seconds, spec.max_seconds)
     floor = noise.read(noise_folder, machine, protocol.digest()) if noise_folder else None
-    timed = Sessions(candidates, protocol, schedule, machine, floor)
+    timed = Sessions(candidates, protocol, schedule, machine, floor, mode)
 
     def comparisons() -> list[ComparisonRecord]:
         reference = artefacts[0].name

@@ -41,6 +41,7 @@ class PlantedAgent:
     unsteady: tuple[str, ...] = ()
     openings: float = 0.0
     power_mode: str = ""
+    mode_while_timing: tuple[str | None, str | None] = (None, None)
     rails: list[Sequence[str]] = field(default_factory=list)
     timed: list[list[str]] = field(default_factory=list)
 
@@ -91,8 +92,8 @@ class PlantedAgent:
             seconds=1.3,
             warmup=access.Warmup(not self.unsteady, 30, 0.3, self.unsteady),
             clock=access.Clock("planted", 1, 1, 50),
-            before=access.Condition(at_s=0.0),
-            after=access.Condition(at_s=1.0),
+            before=access.Condition(at_s=0.0, power_mode=self.mode_while_timing[0]),
+            after=access.Condition(at_s=1.0, power_mode=self.mode_while_timing[1]),
         )
 
 
@@ -329,6 +330,12 @@ def test_a_device_that_lies_about_its_power_mode_is_refused(tmp_path: Path) -> N
         with pytest.raises(StageError, match=f"the target says that .* power mode is 15W, the device says {told}"):
             made.run()
     agent.power_mode = "15W"
+    for before, after, told in (("MAXN", "15W", "MAXN"), ("15W", "MAXN", "MAXN"), (None, None, "none")):
+        agent.mode_while_timing = before, after
+        with pytest.raises(StageError, match=f"the target says that .* power mode is 15W, the device says {told}"):
+            made.run()
+    agent.mode_while_timing = "15W", "15W"
+    agent.rails.clear()
     assert made.run()[0].shipped == "float"
     assert agent.rails == [("VDD_IN",)]
 
