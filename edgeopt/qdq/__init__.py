@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from edgeopt.errors import StageError
 from edgeopt.qdq import repairs
-from edgeopt.qdq.graph import Graph, graphs
+from edgeopt.qdq.graph import Graph, graphs, inlined
 from edgeopt.qdq.reading import read
 from edgeopt.qdq.rules import RULES, Hit, Rule
 
@@ -73,7 +73,7 @@ class Repaired:
 
 def lint(model: Any) -> tuple[Finding, ...]:
     """All findings in a ``ModelProto``, errors first, in the order of the rules."""
-    views = list(graphs(model))
+    views = list(graphs(inlined(model)))
     found = [_finding(rule, view, hit) for rule in RULES for view in views for hit in rule.check(view)]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 

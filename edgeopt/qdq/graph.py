@@ -14,7 +14,7 @@ from edgeopt.errors import ConfigError
 Array = npt.NDArray[Any]
 
 #: Operators that hand a value on as it is; the parser looks through them for a zero point.
-_TRANSPARENT = ("Identity", "Cast")
+TRANSPARENT = ("Identity", "Cast")
 #: Where torch's exporter writes the modules around a node.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 #: ``export`` names nodes ``blocks.0.conv/Conv#2``.
@@ -50,8 +50,8 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
         self.tensors: dict[str, Any] = {tensor.name: tensor for tensor in self.proto.initializer}
         for node in self.nodes:
-            if node.op_type == "Constant" and (value := attribute(node, "value")) is not None:
-                self.tensors[node.output[0]] = value
+            if node.op_type == "Constant" and (tensor := _constant(node)) is not None:
+                self.tensors[node.output[0]] = tensor
         self.inputs = {value.name: value for value in self.proto.input if value.name not in self.tensors}
         self.outputs = {value.name for value in self.proto.output}
         self._taken |= {node.name for node in self.nodes} | {*self.producers, *self.consumers, *self.tensors}
@@ -82,18 +82,21 @@ class Graph:
         found = self.tensors.get(name)
         return self.outer.tensor(name) if found is None and self.outer and name not in self.producers else found
 
-    def value(self, name: str) -> Array | None:
-        """What a constant tensor holds, also behind ``Identity`` and ``Cast``; ``None`` if it is not constant."""
+    def value(self, name: str, steps: int = _STEPS) -> Array | None:
+        """What a constant tensor holds, also behind ``Identity`` and ``Cast``; ``None`` if it is not such a tensor."""
         import onnx
 
-        for _ in range(_STEPS):
-            if (tensor := self.tensor(name)) is not None:
-                return np.asarray(onnx.numpy_helper.to_array(tensor))
-            node = self.producer(name)
-            if node is None or node.op_type not in _TRANSPARENT:
-                return None
-            name = node.input[0]
-        return None
+        if (tensor := self.tensor(name)) is not None:
+            return np.asarray(onnx.numpy_helper.to_array(tensor))
+        node = self.producer(name)
+        if node is None:
+            return self.outer.value(name, steps) if self.outer and name not in self.inputs else None
+        if node.op_type not in TRANSPARENT or not steps or (value := self.value(node.input[0], steps - 1)) is None:
+            return None
+        if node.op_type == "Identity":
+            return value
+        with np.errstate(invalid="ignore"):
+            return value.astype(onnx.helper.tensor_dtype_to_np_dtype(attribute(node, "to")))
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is computed from nothing but constants."""
@@ -104,6 +107,8 @@ class Graph:
                 continue
             seen.add(current)
             node = self.producer(current)
+            if node is None and self.outer and current not in self.inputs and self.outer.is_constant(current):
+                continue
             if node is None or (not node.input and node.op_type != "Constant"):
                 return False
             open_.extend(node.input)
@@ -181,10 +186,34 @@ def graphs(model: Any) -> Iterator[Graph]:
 
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = onnx.shape_inference.infer_shapes(_with_all_domains(model))
     except onnx.shape_inference.InferenceError as error:
         raise ConfigError(f"this ONNX model contradicts itself: {error}") from error
     yield from _nested(Graph(model.graph, inferred.graph, opset), inferred.graph)
+
+
+def inlined(model: Any) -> Any:
+    """The model with its local functions written out, as the parser reads them."""
+    import onnx.inliner
+
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _with_all_domains(model: Any) -> Any:
+    """The model with a version for each domain of its nodes: inference wants one, the parser does not."""
+    imported = {entry.domain for entry in model.opset_import}
+    if not (missing := sorted(_domains(model.graph) - imported - {"", "ai.onnx"})):
+        return model
+    complete = type(model)()
+    complete.CopyFrom(model)
+    for domain in missing:
+        complete.opset_import.add(domain=domain, version=1)
+    return complete
+
+
+def _domains(graph: Any) -> set[str]:
+    inner = [_domains(each) for node in graph.node for each in _inner(node)]
+    return {node.domain for node in graph.node}.union(*inner)
 
 
 def _nested(graph: Graph, inferred: Any) -> Iterator[Graph]:
@@ -216,6 +245,20 @@ def attribute(node: Any, name: str) -> Any:
     return next((onnx.helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), None)
 
 
+def _constant(node: Any) -> Any:
+    """The ``TensorProto`` of a ``Constant`` with numbers that are not sparse; ``None`` of another."""
+    import onnx
+
+    types = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+    for entry in node.attribute:
+        if entry.name == "value":
+            return entry.t
+        if entry.name in types:
+            values = np.asarray(onnx.helper.get_attribute_value(entry), types[entry.name])
+            return onnx.numpy_helper.from_array(values, node.output[0])
+    return None
+
+
 def operand(node: Any, index: int) -> str:
     """Name of an input, empty where it is left out."""
     return str(node.input[index]) if index < len(node.input) else ""
@@ -224,12 +267,15 @@ def operand(node: Any, index: int) -> str:
 def quantized_type(graph: Graph, node: Any) -> int:
     """``TensorProto.DataType`` that a ``QuantizeLinear`` writes, uint8 unless it says more.
 
+    A zero point of a type to which ONNX does not quantize, as int32, is of int8 for the parser.
     Source: ONNX operator schemas, QuantizeLinear-10 to -25, ``y_zero_point`` and ``output_dtype``.
     """
     import onnx
 
     if zero_point := operand(node, 2):
-        return graph.dtype(zero_point)
+        kind = graph.dtype(zero_point)
+        names = ("INT32", "INT64", "FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "BOOL")
+        return int(onnx.TensorProto.INT8) if kind in map(onnx.TensorProto.DataType.Value, names) else kind
     return int(attribute(node, "output_dtype") or onnx.TensorProto.UINT8)
 
 

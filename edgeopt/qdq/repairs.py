@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edgeopt.qdq import edits
-from edgeopt.qdq.graph import Graph, graphs
+from edgeopt.qdq.graph import Graph, graphs, inlined
 from edgeopt.qdq.rules import RULES, Hit, Rule
 
 #: A repair may uncover another, such as weights behind a Q that was folded; more rounds than this find nothing new.
@@ -41,14 +41,16 @@ def can(rule: str, graph: Graph, hit: Hit) -> bool:
 
 
 def apply(model: Any, rules: Collection[str]) -> tuple[Any, tuple[Change, ...]]:
-    """A mended copy of a ``ModelProto``, and the changes. Its inferred shapes are left out: types have changed.
+    """A mended copy of a ``ModelProto``, and the changes.
+
+    Its local functions are written out, and inferred shapes left out: types have changed.
 
     Args:
         model: Stays as it is.
         rules: Ids of the rules whose findings are mended.
     """
     mended = type(model)()
-    mended.CopyFrom(model)
+    mended.CopyFrom(inlined(model))
     changes: list[Change] = []
     views = list(graphs(mended))
     for _ in range(_ROUNDS):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeopt.qdq.graph import Array, Graph, attribute, operand, quantization_axis, quantized_type
+from edgeopt.qdq.graph import TRANSPARENT, Array, Graph, attribute, operand, quantization_axis, quantized_type
 
 #: Where TensorRT says no: on import, or only when the engine is built. ``meaning``: it says nothing, and computes
 #: something else than ONNX defines, or what its documentation does not support.
@@ -46,17 +46,38 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _SYMMETRIC = "quantize_static(activation_type=QInt8, extra_options={'ActivationSymmetric': True})"
 #: Operators that take integers and scales instead of Q/DQ around a float operator.
 _OPERATOR_FORMAT = ("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger", "DynamicQuantize")
-#: Operators whose inputs must be of one type: the first number of inputs is looked at.
+#: Operators whose inputs must be of one type, and which inputs these are.
+_ALL, _FIRST_TWO, _FIRST_THREE = slice(None), slice(2), slice(3)
 _SAME_TYPE = {
-    "Conv": 3, "ConvTranspose": 3, "Gemm": 3, "MatMul": 2, "Add": 2, "Sub": 2, "Mul": 2, "Div": 2, "Max": 2, "Min": 2,
-    "PRelu": 2, "Concat": 1000, "Sum": 1000,
+    "Add": _FIRST_TWO, "Concat": _ALL, "Conv": _FIRST_THREE, "ConvTranspose": _FIRST_THREE, "Div": _FIRST_TWO,
+    "Einsum": _ALL, "Equal": _FIRST_TWO, "Gemm": _FIRST_THREE, "Greater": _FIRST_TWO, "GreaterOrEqual": _FIRST_TWO,
+    "GridSample": _FIRST_TWO, "InstanceNormalization": _FIRST_THREE, "LayerNormalization": _FIRST_THREE,
+    "Less": _FIRST_TWO, "LessOrEqual": _FIRST_TWO, "MatMul": _FIRST_TWO, "Max": _ALL, "Mean": _ALL, "Min": _ALL,
+    "Mod": _FIRST_TWO, "Mul": _FIRST_TWO, "PRelu": _FIRST_TWO, "Sub": _FIRST_TWO, "Sum": _ALL, "Where": slice(1, 3),
 }  # fmt: skip
-#: Operators that the builder has no integer version of.
+#: Operators that the builder has no integer version of. It refuses them if all their data are 8-bit integers.
 _FLOAT_ONLY = frozenset(
     {
-        "BatchNormalization", "Elu", "Exp", "Floor", "Gelu", "Gemm", "GlobalAveragePool", "LogSoftmax", "MatMul",
-        "Mish", "Pow", "ReduceL2", "ReduceMean", "Selu", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Tanh",
+        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "Ceil", "Cos", "Cosh", "Einsum", "Elu",
+        "Exp", "Floor", "Gelu", "Gemm", "GlobalAveragePool", "GridSample", "IsInf", "IsNaN", "Log", "LogSoftmax",
+        "MatMul", "Mod", "Pow", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean", "Round", "Selu", "Sigmoid",
+        "Sin", "Sinh", "Softmax", "Softplus", "Sqrt", "Tan", "Tanh",
     }
+)  # fmt: skip
+#: Which of their inputs that are: as above, and both of Pow, whose types may differ.
+_FLOAT_IF_ALL = _SAME_TYPE | {"Pow": _FIRST_TWO}
+#: Operators that the parser has no integer version of.
+_FLOAT_ONLY_IN_THE_PARSER = frozenset(
+    {
+        "Celu", "CumSum", "GlobalLpPool", "GroupNormalization", "Hardmax", "InstanceNormalization",
+        "LayerNormalization", "LpNormalization", "LpPool", "Mean", "MeanVarianceNormalization", "Mish",
+    }
+)  # fmt: skip
+#: Operators that multiply two tensors with each other. The builder computes with the types before their DQs.
+_PRODUCTS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+#: Operators through which it sees a DQ. MaxPool only where that is not of float8.
+_SEEN_THROUGH = (
+    "Identity", "Dropout", "Flatten", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
@@ -93,8 +114,9 @@ def _zero_point(graph: Graph) -> Iterator[Hit]:
 
 def _zero_point_not_constant(graph: Graph) -> Iterator[Hit]:
     for node in _qdq(graph):
-        if (name := operand(node, 2)) and graph.value(name) is None and not graph.is_constant(name):
-            yield node, name, "its zero point is computed at run time"
+        if (name := operand(node, 2)) and graph.value(name) is None:
+            when = "from constants" if graph.is_constant(name) else "at run time"
+            yield node, name, f"its zero point is computed {when}, and only Identity and Cast may stand before it"
 
 
 def _zero_point_left_empty(graph: Graph) -> Iterator[Hit]:
@@ -103,17 +125,21 @@ def _zero_point_left_empty(graph: Graph) -> Iterator[Hit]:
             yield node, node.input[0], "its third input is an empty name, which ONNX allows and the parser does not"
 
 
-def _uint8_source(graph: Graph, node: Any) -> bool:
-    """Reads uint8 that no QuantizeLinear wrote; what one wrote is int8 for the parser."""
+def _source(graph: Graph, node: Any) -> int:
+    """Type of what a DQ reads; 0 if a QuantizeLinear wrote it: that is int8 for the parser, whatever ONNX says."""
     name = node.input[0]
     for _ in range(8):
         writer = graph.producer(name)
-        if writer is None or writer.op_type == "Constant":
-            return graph.dtype(name) in _types("UINT8")
-        if writer.op_type == QUANTIZE:
-            return False
+        if writer is not None and writer.op_type == QUANTIZE:
+            return 0
+        if writer is None or writer.op_type in ("Constant", "Cast") or not writer.input:
+            return graph.dtype(name)
         name = writer.input[0]
-    return False
+    return 0
+
+
+def _uint8_source(graph: Graph, node: Any) -> bool:
+    return _source(graph, node) in _types("UINT8")
 
 
 def _uint8_weights(graph: Graph) -> Iterator[Hit]:
@@ -138,7 +164,7 @@ def _uint8_moved(graph: Graph) -> Iterator[Hit]:
 
 def _int32(graph: Graph) -> Iterator[Hit]:
     for node in _qdq(graph):
-        if node.op_type == DEQUANTIZE and graph.dtype(node.input[0]) in _types("INT32"):
+        if node.op_type == DEQUANTIZE and _source(graph, node) in _types("INT32"):
             what = "constants (a quantized bias)" if graph.is_constant(node.input[0]) else "values"
             yield node, node.input[0], f"it reads int32 {what}"
 
@@ -163,6 +189,9 @@ def _unsupported_type(graph: Graph) -> Iterator[Hit]:
         if tensor.data_type not in known:
             readers = graph.consumers.get(name, [None])
             yield readers[0], name, f"it holds {_type(tensor.data_type)}, which TensorRT does not have"
+    for node in graph.nodes:
+        if node.op_type == "Constant" and node.output[0] not in graph.tensors:
+            yield node, node.output[0], "it is a sparse constant or a text, which the parser does not take"
     for value in (*graph.inputs.values(), *graph.proto.output):
         kind = value.type.tensor_type.elem_type
         if kind and kind not in known:
@@ -283,24 +312,28 @@ def _quantized_constant(graph: Graph, name: str) -> bool:
 
 
 def _constant_not_dequantized(graph: Graph) -> Iterator[Hit]:
-    for name in graph.tensors:
-        if not _quantized_constant(graph, name):
-            continue
-        for node in graph.consumers.get(name, ()):
+    for node in graph.nodes:
+        for name in dict.fromkeys(node.input):
+            if not name or not _quantized_constant(graph, name):
+                continue
             folded = node.op_type == "Clip" or (node.op_type in _CONVOLUTIONS and operand(node, 1) == name)
-            if not (folded or _as_quantized(node, name) or _only_zero_point(graph, node)):
-                yield node, name, f"{node.op_type} reads a quantized constant, which only DequantizeLinear may"
-        if name in graph.outputs:
+            if not (folded or _as_quantized(graph, node, name) or _only_zero_point(graph, node)):
+                outer = "" if name in graph.tensors else " of the graph around it"
+                yield node, name, f"{node.op_type} reads a quantized constant{outer}, which only DequantizeLinear may"
+    for name in sorted(graph.outputs):
+        if _quantized_constant(graph, name):
             yield None, name, "a quantized constant is an output"
 
 
-def _as_quantized(node: Any, name: str) -> bool:
-    return (node.op_type == DEQUANTIZE and node.input[0] == name) or (is_qdq(node) and operand(node, 2) == name)
+def _as_quantized(graph: Graph, node: Any, name: str) -> bool:
+    """A DQ of its own graph reads it, or it is a zero point."""
+    dequantized = node.op_type == DEQUANTIZE and node.input[0] == name and name in graph.tensors
+    return dequantized or (is_qdq(node) and operand(node, 2) == name)
 
 
 def _only_zero_point(graph: Graph, node: Any) -> bool:
     """The node hands a constant on to nothing but zero points, where the parser looks through it."""
-    if node.op_type != "Identity":
+    if node.op_type not in TRANSPARENT:
         return False
     readers = graph.consumers.get(node.output[0], ())
     return bool(readers) and all(is_qdq(reader) and operand(reader, 2) == node.output[0] for reader in readers)
@@ -312,29 +345,81 @@ def _operator_format(graph: Graph) -> Iterator[Hit]:
             yield node, node.output[0], f"{node.op_type} computes with integers by itself, and the parser knows no such"
 
 
-def _quantized_inputs(graph: Graph, node: Any) -> tuple[list[str], int]:
-    """Those inputs of a node that must be of one type and are 8-bit integers, and how many inputs that is out of.
+def _kind(graph: Graph, name: str) -> int:
+    """Type of a tensor as the parser sees it, which has neither double nor, inside of a network, uint8."""
+    import onnx
 
-    None where a type is not known.
-    """
-    inputs = [name for name in node.input[: _SAME_TYPE.get(node.op_type, 1)] if name]
-    kinds = [graph.dtype(name) for name in inputs]
-    integers = _types("INT8", "UINT8")
-    return [name for name, kind in zip(inputs, kinds, strict=True) if kind in integers and all(kinds)], len(inputs)
+    proto = onnx.TensorProto
+    kind = graph.dtype(name)
+    return int({proto.DOUBLE: proto.FLOAT, proto.UINT8: proto.INT8}.get(kind, kind))
 
 
 def _mixed_types(graph: Graph) -> Iterator[Hit]:
+    quantized = _types("INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1")
+    telling = quantized | _types("FLOAT", "FLOAT16", "BFLOAT16")
     for node in graph.nodes:
-        quantized, count = _quantized_inputs(graph, node)
-        if node.op_type in _SAME_TYPE and 0 < len(quantized) < count:
-            yield node, quantized[0], f"{node.op_type} reads it together with a tensor that is not quantized"
+        names = [name for name in node.input[_SAME_TYPE.get(node.op_type, slice(0))] if name]
+        kinds = {name: _kind(graph, name) for name in names}
+        if len(different := set(kinds.values())) > 1 and all(different) and different & telling:
+            first = next((name for name in names if kinds[name] in quantized), "")
+            shown = " and ".join(dict.fromkeys(_type(kinds[name]) for name in names))
+            yield (
+                node,
+                first or next(n for n in names if kinds[n] != kinds[names[0]]),
+                (f"{node.op_type} reads {shown} together"),
+            )
 
 
 def _missing_dequantize(graph: Graph) -> Iterator[Hit]:
     for node in graph.nodes:
-        quantized, count = _quantized_inputs(graph, node)
-        if node.op_type in _FLOAT_ONLY and quantized and len(quantized) == count:
-            yield node, quantized[0], f"{node.op_type} reads a quantized tensor, and computes with floats only"
+        if node.op_type in _FLOAT_ONLY and not _integer_mod(node):
+            names = node.input[_FLOAT_IF_ALL.get(node.op_type, slice(1))]
+            if names and all(_kind(graph, name) in _types("INT8") for name in names if name):
+                yield node, names[0], f"{node.op_type} reads a quantized tensor, and computes with floats only"
+
+
+def _float_operator(graph: Graph) -> Iterator[Hit]:
+    for node in graph.nodes:
+        quantized = [name for name in node.input if name and _kind(graph, name) in _types("INT8")]
+        if quantized and (node.op_type in _FLOAT_ONLY_IN_THE_PARSER or _integer_mod(node)):
+            yield node, quantized[0], f"{node.op_type} reads a quantized tensor, and takes floats only"
+
+
+def _integer_mod(node: Any) -> bool:
+    return node.op_type == "Mod" and not attribute(node, "fmod")
+
+
+def _quantized_product(graph: Graph) -> Iterator[Hit]:
+    for node in graph.nodes:
+        if node.op_type in _PRODUCTS and len(node.input) > 1:
+            kinds = [_quantized_as(graph, name) for name in node.input[:2]]
+            if all(kinds) and not _multiplied(node.op_type, *kinds):
+                shown = " by ".join(map(_type, kinds))
+                yield node, node.input[1], f"{node.op_type} multiplies {shown}, which the builder has no kernel for"
+
+
+def _quantized_as(graph: Graph, name: str) -> int:
+    """Type before the DQ that a factor comes from; 0 if it comes from none."""
+    for _ in range(8):
+        node = graph.producer(name)
+        if node is None or not node.input:
+            return 0
+        if node.op_type == DEQUANTIZE:
+            kind = _kind(graph, node.input[0])
+            return kind if kind in _types("INT8", "INT4", "FLOAT8E4M3FN") else 0
+        if node.op_type not in _SEEN_THROUGH:
+            return 0
+        name = node.input[0]
+        if node.op_type == "MaxPool" and _quantized_as(graph, name) in _types("FLOAT8E4M3FN"):
+            return 0
+    return 0
+
+
+def _multiplied(op: str, one: int, other: int) -> bool:
+    """Whether the builder takes such a product, as it says without a GPU."""
+    if one == other:
+        return one not in _types("INT4") or op not in _CONVOLUTIONS
+    return op == "ConvTranspose" and bool({one, other} & _types("INT8"))
 
 
 def _uint8_activations(graph: Graph) -> Iterator[Hit]:
@@ -371,10 +456,14 @@ RULES: tuple[Rule, ...] = (
          _output_dtype),
     Rule("input-type", "Q or DQ of the wrong type", "import", "keep every DequantizeLinear behind a QuantizeLinear",
          _input_type),
-    Rule("mixed-types", "a quantized and a float tensor together", "import",
-         "put a DequantizeLinear before every operator that computes", _mixed_types),
+    Rule("mixed-types", "tensors of two types together", "import",
+         "put a DequantizeLinear before every operator that computes, and give all scales one type", _mixed_types),
+    Rule("float-operator", "a quantized tensor where only floats may be", "import",
+         "put a DequantizeLinear before every operator that computes", _float_operator),
     Rule("missing-dequantize", "arithmetic on quantized tensors", "build",
          "put a DequantizeLinear before every operator that computes", _missing_dequantize),
+    Rule("quantized-product", "a product of two quantized types", "build",
+         "quantize both factors to int8 or to float8; 4 bits only for weights of a float product", _quantized_product),
     Rule("scale-not-positive", "a scale that is not above zero", "import",
          "calibrate with samples that use every channel", _scale_not_positive),
     Rule("scale-shape", "scales that do not fit their tensor", "import",

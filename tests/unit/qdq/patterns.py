@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
@@ -90,7 +91,137 @@ def fed(draft: Draft, shape: list[int], kind: int = TensorProto.FLOAT) -> str:
     return draft.input(shape, kind)
 
 
+def ones(draft: Draft, size: int = 8) -> str:
+    return draft.constant(np.ones(size, np.float32))
+
+
+def mask(draft: Draft) -> str:
+    return draft.constant(np.ones((1, 8, 6, 6), bool))
+
+
+def zero_point(make: Callable[[Draft], str]) -> Callable[[], Any]:
+    """Q and DQ with a scale of 0.1."""
+    return lambda: alone()(with_scale(tenth, make))
+
+
+def scale(make: Callable[[Draft], str]) -> Callable[[], Any]:
+    """Q and DQ without a zero point."""
+    return lambda: alone()(with_scale(make))
+
+
+def filled(draft: Draft, value: int) -> str:
+    """A scalar from ConstantOfShape."""
+    values = numpy_helper.from_array(np.array([value], np.int8))
+    return draft.op("Squeeze", draft.op("ConstantOfShape", draft.constant(np.array([1], np.int64)), value=values))
+
+
+def on_int8(kind: str, *rest: Callable[[Draft], str], opset: int = 20, **attributes: Any) -> Callable[[], Any]:
+    """An operator that reads what Q wrote, and constants."""
+    return lambda: alone(opset=opset)(
+        lambda d, x: d.dq(d.op(kind, d.q(x), *(constant(d) for constant in rest), **attributes))
+    )
+
+
+def half(draft: Draft, x: str) -> str:
+    return draft.op("Cast", x, to=TensorProto.FLOAT16)
+
+
+def narrow(kind: str) -> Callable[[Draft, str], str]:
+    """An activation through Q and DQ in 4 bits or float8."""
+
+    def pair(draft: Draft, x: str) -> str:
+        names = [tenth(draft), draft.constant(np.zeros((), getattr(ml_dtypes, kind)))]
+        return draft.op("DequantizeLinear", draft.op("QuantizeLinear", x, *names), *names)
+
+    return pair
+
+
+def narrow_weights(kind: str, *shape: int) -> Callable[[Draft], str]:
+    return lambda d: d.op(
+        "DequantizeLinear", d.constant(np.ones(shape or SHAPE).astype(getattr(ml_dtypes, kind))), tenth(d)
+    )
+
+
+def product(x: Callable[[Draft, str], str], w: Callable[[Draft], str]) -> Any:
+    return alone(1, 8, opset=21)(lambda d, given: d.op("MatMul", x(d, given), w(d)))
+
+
+def in_a_branch(
+    outer: Callable[[Draft], list[str]], inner: Callable[[str, str, list[str]], list[Any]]
+) -> Callable[[], Any]:
+    """An If whose branches read constants of the graph around it; ``inner`` makes nodes, of which the last is read."""
+
+    def make() -> Any:
+        draft = Draft()
+        x, condition = draft.input([1, 8, 6, 6]), draft.input([], TensorProto.BOOL)
+        names = outer(draft)
+
+        def branch(prefix: str) -> Any:
+            nodes = inner(prefix, x, names)
+            out = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, [1, 8, 6, 6])
+            return helper.make_graph(nodes, prefix, [], [out])
+
+        draft.output(draft.op("If", condition, then_branch=branch("t"), else_branch=branch("e")))
+        return draft.model()
+
+    return make
+
+
+def captured_pair(prefix: str, x: str, names: list[str]) -> list[Any]:
+    make = helper.make_node
+    quantized = make("QuantizeLinear", [x, *names], [f"{prefix}q"], name=f"net.{prefix}q/QuantizeLinear")
+    return [quantized, make("DequantizeLinear", [f"{prefix}q", *names], [f"{prefix}y"])]
+
+
+def captured_weights(prefix: str, x: str, names: list[str]) -> list[Any]:
+    dequantized = helper.make_node("DequantizeLinear", names, [f"{prefix}w"])
+    return [dequantized, helper.make_node("Conv", [x, f"{prefix}w"], [f"{prefix}y"], pads=[1] * 4)]
+
+
+def in_a_function(zero: int, kind: str = "int8") -> Any:
+    """Q and DQ in a local function that is given scale and zero point."""
+    names = ["a", "s", "z"]
+    body = [
+        helper.make_node("QuantizeLinear", names, ["b"]),
+        helper.make_node("DequantizeLinear", ["b", "s", "z"], ["c"]),
+    ]
+    draft = Draft()
+    draft.output(draft.op("QDQ", draft.input([1, 8, 6, 6]), *draft.quantization(0.1, zero, kind), domain="local"))
+    model = draft.model()
+    model.functions.append(helper.make_function("local", "QDQ", names, ["c"], body, [helper.make_opsetid("", 20)]))
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    return model
+
+
 _MICROSOFT = {"domain": "com.microsoft"}
+_FOREIGN = {"domain": "my.domain"}
+_F8, _I4 = "float8_e4m3fn", "int4"
+#: Operators that take one quantized tensor, and the rule that says no.
+_UNARY = {
+    "float-operator": (
+        "Celu",
+        "GlobalLpPool",
+        "Hardmax",
+        "LpNormalization",
+        "Mean",
+        "MeanVarianceNormalization",
+        "Mish",
+    ),
+    "missing-dequantize": (
+        "Acos",
+        "Asinh",
+        "Atanh",
+        "Ceil",
+        "Cos",
+        "Elu",
+        "Log",
+        "Round",
+        "Selu",
+        "Sin",
+        "Tan",
+        "Tanh",
+    ),
+}
 
 #: Name -> the rule that names it, and the model.
 REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
@@ -263,6 +394,85 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
                                                *d.quantization(0.05, 0, "int8"), pads=[1] * 4))),
     ),
     "output without a type": ("output-without-type", lambda: conv(output=0)),
+    "zero point from ConstantOfShape": ("zero-point-not-constant", zero_point(lambda d: filled(d, 3))),
+    "zero point from ConstantOfShape, 0": ("zero-point-not-constant", zero_point(lambda d: filled(d, 0))),
+    "zero point from a difference": (
+        "zero-point-not-constant",
+        zero_point(lambda d: d.op("Cast", d.op("Sub", *[d.constant(np.int32(3))] * 2), to=TensorProto.INT8)),
+    ),
+    "zero point from Cast of value_int": (
+        "zero-point", zero_point(lambda d: d.op("Cast", d.op("Constant", value_int=3), to=TensorProto.INT8))
+    ),
+    "zero point from Cast of value_ints": (
+        "zero-point",
+        lambda: alone()(with_scale(lambda d: ones(d, 1),
+                                   lambda d: d.op("Cast", d.op("Constant", value_ints=[3]), to=TensorProto.INT8))),
+    ),
+    "zero point of type int32": ("zero-point", lambda: alone()(lambda d, x: d.qdq(x, zero=3, kind="int32"))),
+    "zero point around a branch": ("zero-point", in_a_branch(lambda d: d.quantization(0.1, 3, "int8"), captured_pair)),
+    "zero point in a function": ("zero-point", lambda: in_a_function(3)),
+    "int16 in a function": ("unsupported-type", lambda: in_a_function(0, "int16")),
+    "zero point in another domain": ("zero-point", lambda: alone()(lambda d, x: d.qdq(x, zero=3, **_FOREIGN))),
+    "weights around a branch": (
+        "constant-not-dequantized",
+        in_a_branch(lambda d: [d.constant(d.integers("int8", *SHAPE)), tenth(d)], captured_weights),
+    ),
+    "scale is value_float 0": ("scale-not-positive", scale(lambda d: d.op("Constant", value_float=0.0))),
+    "scale is value_float -1": ("scale-not-positive", scale(lambda d: d.op("Constant", value_float=-1.0))),
+    "scale is value_floats": ("scale-not-positive", scale(lambda d: d.op("Constant", value_floats=[-0.1]))),
+    "scale is sparse": (
+        "unsupported-type",
+        scale(lambda d: d.op("Constant", sparse_value=helper.make_sparse_tensor(
+            numpy_helper.from_array(np.array([0.1], np.float32)), numpy_helper.from_array(np.array([0])), [1]))),
+    ),
+    **{f"{kind} of int8": (rule, on_int8(kind)) for rule, kinds in _UNARY.items() for kind in kinds},
+    "LpPool of int8": ("float-operator", on_int8("LpPool", kernel_shape=[2, 2])),
+    "InstanceNormalization of int8": ("float-operator", on_int8("InstanceNormalization", ones, ones)),
+    "LayerNormalization of int8": ("float-operator", on_int8("LayerNormalization", lambda d: ones(d, 6))),
+    "GroupNormalization of int8": (
+        "float-operator", on_int8("GroupNormalization", ones, ones, opset=21, num_groups=2)
+    ),
+    "CumSum of int8": ("float-operator", on_int8("CumSum", lambda d: d.constant(np.int32(1)))),
+    "Mod of int8": ("float-operator", lambda: alone()(lambda d, x: d.dq(d.op("Mod", d.q(x), d.q(x))))),
+    "Mod of int8 as floats": (
+        "missing-dequantize", lambda: alone()(lambda d, x: d.dq(d.op("Mod", d.q(x), d.q(x), fmod=1)))
+    ),
+    "Einsum of int8": (
+        "missing-dequantize",
+        lambda: alone(1, 8)(lambda d, x: d.dq(d.op("Einsum", d.q(x), d.q(x), equation="ij,ik->jk"))),
+    ),
+    "GridSample of int8": (
+        "mixed-types", on_int8("GridSample", lambda d: d.constant(np.zeros((1, 2, 2, 2), np.float32)))
+    ),
+    "Mean of int8 and float": ("mixed-types", lambda: alone()(lambda d, x: d.op("Mean", d.q(x), x))),
+    "Where of int8 and float": ("mixed-types", lambda: alone()(lambda d, x: d.op("Where", mask(d), d.q(x), x))),
+    "Greater of int8 and float": (
+        "mixed-types", lambda: alone()(lambda d, x: d.op("Cast", d.op("Greater", d.q(x), x), to=1))
+    ),
+    "float weights scaled by float16": (
+        "mixed-types",
+        lambda: conv(w=lambda d: d.op("DequantizeLinear", d.constant(d.integers("int8", *SHAPE)),
+                                      d.constant(np.array(CHANNELS, np.float16)), axis=0)),
+    ),
+    "Where of float and float16": (
+        "mixed-types", lambda: alone()(lambda d, x: d.op("Where", mask(d), x, half(d, x)))
+    ),
+    "int8 by float8 in a convolution": ("quantized-product", lambda: conv(w=narrow_weights(_F8), opset=21)),
+    "float8 by int8 in a convolution": ("quantized-product", lambda: conv(x=narrow(_F8), opset=21)),
+    "int8 by 4 bits in a convolution": ("quantized-product", lambda: conv(w=narrow_weights(_I4), opset=21)),
+    "4 bits by 4 bits in a convolution": (
+        "quantized-product", lambda: conv(x=narrow(_I4), w=narrow_weights(_I4), opset=21)
+    ),
+    "4 bits through MaxPool by int8": (
+        "quantized-product",
+        lambda: conv(x=lambda d, x: d.op("MaxPool", narrow(_I4)(d, x), kernel_shape=[2, 2]), opset=21),
+    ),
+    "int8 by 4 bits in a product": (
+        "quantized-product", lambda: product(lambda d, x: d.qdq(x), narrow_weights(_I4, 8, 8))
+    ),
+    "int8 by float8 in a product": (
+        "quantized-product", lambda: product(lambda d, x: d.qdq(x), narrow_weights(_F8, 8, 8))
+    ),
 }  # fmt: skip
 
 #: The builder crashes on these, so that they are given to it in a process of their own.
@@ -311,6 +521,27 @@ ACCEPTED: dict[str, Callable[[], Any]] = {
                                             axis=0, block_size=4))
     ),
     "opset 10": lambda: conv(w=stored("int8"), opset=10),
+    "zero point is Cast of 0.4": zero_point(lambda d: d.op("Cast", d.constant(np.float32(0.4)), to=TensorProto.INT8)),
+    "zero point is Cast of int8": zero_point(lambda d: d.op("Cast", zeros(d), to=TensorProto.INT8)),
+    "zero point is Cast of value_int": zero_point(
+        lambda d: d.op("Cast", d.op("Constant", value_int=0), to=TensorProto.INT8)
+    ),
+    "zero points of type int32": lambda: alone()(lambda d, x: d.qdq(x, kind="int32")),
+    "zero points of type int32 around Relu": lambda: alone()(
+        lambda d, x: d.dq(d.op("Relu", d.q(x, kind="int32")), kind="int32")
+    ),
+    "zero point 0 around a branch": in_a_branch(lambda d: d.quantization(0.1, 0, "int8"), captured_pair),
+    "zero point 0 in a function": lambda: in_a_function(0),
+    "Q and DQ of another domain": lambda: alone()(lambda d, x: d.qdq(x, **_FOREIGN)),
+    "scale is value_float": scale(lambda d: d.op("Constant", value_float=0.1)),
+    "scale is value_floats": scale(lambda d: d.op("Constant", value_floats=[0.1])),
+    "Where of int8": lambda: alone()(lambda d, x: d.dq(d.op("Where", mask(d), d.q(x), d.q(x)))),
+    "Pow of int8 and float": lambda: alone()(lambda d, x: d.op("Pow", d.q(x), x)),
+    "float8 by float8": lambda: conv(x=narrow(_F8), w=narrow_weights(_F8), opset=21),
+    "float8 weights of a float convolution": lambda: conv(x=lambda d, x: x, w=narrow_weights(_F8), opset=21),
+    "float8 through Relu by int8": lambda: conv(x=lambda d, x: d.op("Relu", narrow(_F8)(d, x)), opset=21),
+    "4 bits by 4 bits in a product": lambda: product(narrow(_I4), narrow_weights(_I4, 8, 8)),
+    "4-bit weights of a float product": lambda: product(lambda d, x: x, narrow_weights(_I4, 8, 8)),
 }  # fmt: skip
 
 

@@ -23,9 +23,17 @@ HOPELESS = {
     "axis outside", "a bias along axis 1, which is the default", "axis 0 before opset 13",
     "scales with two dimensions", "blocks that do not divide", "blocks along the first of four axes",
     "an int8 constant is an output", "QLinearConv",
+    "zero point from ConstantOfShape", "zero point from ConstantOfShape, 0", "zero point from a difference",
+    "weights around a branch", "scale is value_float 0", "scale is value_float -1", "scale is value_floats",
+    "scale is sparse",
+    *(name for name, (rule, _) in patterns.REFUSED.items()
+      if rule in ("float-operator", "missing-dequantize", "mixed-types", "quantized-product")),
 }  # fmt: skip
 #: ONNX Runtime does not run these as they are: ONNX does not define them.
-UNDEFINED = {"one zero point for 8 scales", "one scale with four dimensions", "output without a type"}
+UNDEFINED = {
+    "one zero point for 8 scales", "one scale with four dimensions", "output without a type",
+    "zero point of type int32", "zero point in another domain",
+}  # fmt: skip
 WIDER = {
     "activation, int8, zero point 3": 0.051, "activation, uint8, zero point 57": 0.05 * 198 / 127,
     "uint8, zero point 0": 0.05 * 255 / 127,
