@@ -395,5 +395,7 @@ def _not_started(end: End, python: str) -> tuple[str, str]:
     """Of the first command there, where the connection is good."""
     if end.status in (126, 127):
         return f"there is no {python} on the device", "name its Python as device.access.python"
-    fix = f"install numpy for {python} there" if "has no numpy" in end.words else ""
+    if "has no numpy" in end.words:
+        return "the agent cannot be started on the device", f"install numpy for {python} there"
+    fix = f"install numpy for {python} there anew" if "cannot be imported" in end.words else ""
     return "the agent cannot be started on the device", fix

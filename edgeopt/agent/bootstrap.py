@@ -6,6 +6,7 @@ It stands alone, and runs from Python 3.7, so that it can tell an older one what
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -29,6 +30,13 @@ def main(size: int, sha256: str, folder: str | None) -> None:
         sys.exit(f"the device's Python is {have}; the agent needs {want} or newer")
     if importlib.util.find_spec("numpy") is None:
         sys.exit(f"the device's Python, {sys.executable}, has no numpy")
+    try:
+        importlib.import_module("numpy")
+    except Exception as error:  # noqa: BLE001  a broken one may raise anything
+        cause: BaseException = error
+        while cause.__cause__:  # numpy puts pages of advice around it
+            cause = cause.__cause__
+        sys.exit(f"the numpy of the device's Python, {sys.executable}, cannot be imported: {cause}")
     if hashlib.sha256(archive).hexdigest() != sha256:
         sys.exit(f"the agent did not arrive whole: {len(archive)} of {size} bytes, or damaged ones")
     try:

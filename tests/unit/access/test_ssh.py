@@ -447,6 +447,29 @@ def test_a_python_without_numpy(sshd: Sshd, tmp_path: Path) -> None:
     assert not list(sshd.work.iterdir())
 
 
+BROKEN_NUMPY = """
+try:
+    raise ImportError("libopenblas.so.0: cannot open it")
+except ImportError as error:
+    raise ImportError("please read this" + 50 * "\\nadvice") from error
+"""
+
+
+def test_a_python_with_a_broken_numpy(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text(BROKEN_NUMPY)
+    broken = tmp_path / "python"
+    broken.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec "{sys.executable}" "$@"\n')
+    broken.chmod(0o755)
+    with (
+        sshd.connect(python=str(broken)) as device,
+        pytest.raises(StageError, match=r"the numpy of .* cannot be imported: libopenblas\.so\.0") as caught,
+    ):
+        device.facts()
+    assert caught.value.fix == f"install numpy for {broken} there anew"
+    assert not list(sshd.work.iterdir())
+
+
 def test_an_agent_of_another_version_is_refused(sshd: Sshd, tmp_path: Path) -> None:
     old = tmp_path / "python"
     old.write_text('#!/bin/sh\necho \'{"hello": "edgeopt-agent", "protocol": 1, "tensors": []}\'\ncat > /dev/null\n')
