@@ -83,7 +83,8 @@ def collect(
     Args:
         models: By name.
         batch: Input of all runs.
-        limits: The seconds of all models together, and the runs of each.
+        limits: The seconds of all models together, and the runs of each: fewer where a model is so slow that they would
+            take longer than its part of ``max_seconds``.
         seed: Of the order.
         report: Called after each block with (seconds so far, runs so far).
     """
@@ -91,12 +92,19 @@ def collect(
     taken: dict[str, npt.NDArray[np.int64]] = {}
     for name in random.Random(seed).sample(list(models), len(models)):
         models[name].load(batch)
-        taken[name] = models[name].block(share, limits.min_runs, lambda: None).samples_ns
+        taken[name] = _series(models[name], share, limits.min_runs, limits.max_seconds / len(models))
         report(perf_counter() - begin, sum(map(len, taken.values())))
     count = min(map(len, taken.values()))
     unsteady = tuple(name for name in models if not _steady(taken[name]))
     warmup = Warmup(not unsteady, 0, 0.0, unsteady)
     return warmup, {name: taken[name][:count].tolist() for name in models}
+
+
+def _series(model: Timed, seconds: float, runs: int, max_seconds: float) -> npt.NDArray[np.int64]:
+    """Samples of one block. A tool cannot be told when to stop: how many runs fit is known from a first block."""
+    first = model.block(seconds, 1, lambda: None).samples_ns
+    fitting = min(runs, int(max_seconds * 1e9 / float(np.median(first))))
+    return first if len(first) >= fitting else model.block(seconds, fitting, lambda: None).samples_ns
 
 
 def _steady(samples_ns: npt.NDArray[np.int64]) -> bool:

@@ -5,6 +5,7 @@ An engine runs only on the kind of GPU, and with the version of TensorRT, that b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -143,4 +144,6 @@ def _keep(made: Path, cache: Path) -> None:
         partial.write_bytes(content)
         partial.replace(cache)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         report(f"the timing cache cannot be kept for later builds: {error}")

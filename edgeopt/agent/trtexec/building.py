@@ -19,7 +19,8 @@ _BYTES = re.compile(r"Total (Weights|Activation) Memory: (\d+)")
 _SWITCHED = re.compile(r"\[W\] \[TRT\] (?:Layer ')?(?P<name>.+?)'?(?: \(\w+\))?: (?P<why>.*?)\.? Switching this layer")
 _REASON = re.compile(r"\[W\] \[TRT\] (?P<name>\S+): (?P<why>.*\bDLA\b.*?)\.?\s*$", re.MULTILINE)
 _ON_GPU = re.compile(r"\[TRT\] \[GpuLayer\] (?:[A-Z_]+: )?(?P<name>.+?)\s*$")
-_NO_GRAPH = re.compile(r"not permitted under CUDA graph capture|--useCudaGraph flag has been ignored")
+#: how it says that it launches every kernel by itself, although a graph is asked for
+NO_GRAPH = re.compile(r"not permitted under CUDA graph capture|--useCudaGraph flag has been ignored")
 _COPY = "copies between the DLA core and the GPU"
 
 
@@ -106,7 +107,7 @@ def build(
         placed(layers, why, on_gpu(said)) if dla else layers,
         gpu[1].strip() if gpu else "",
         f"sm_{capability[1]}{capability[2]}" if capability else "",
-        not _NO_GRAPH.search(said),
+        not NO_GRAPH.search(said),
         why,
         memory.get("Weights"),
         memory.get("Activation"),

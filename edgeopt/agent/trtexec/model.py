@@ -18,7 +18,7 @@ from ..engine_file import EngineFile  # noqa: TID252
 from ..runtimes import Layer, Options, RuntimeMemory, fill  # noqa: TID252
 from ..timer import Clock  # noqa: TID252
 from . import Tool, exports, flags, run
-from .building import placed
+from .building import NO_GRAPH, placed
 
 T = TypeVar("T")
 
@@ -44,6 +44,11 @@ class TrtexecModel:
             raise AgentError("several streams need TensorRT's Python package on the device, not only trtexec")
         self._tool, self._plan, self._engine = tool, plan, engine
         self._folder = tempfile.TemporaryDirectory(prefix="edgeopt-trtexec-")
+        if _SPECIAL.search(self._folder.name):
+            raise AgentError(
+                f"trtexec cannot be given files in {self._folder.name}: it splits such a path",
+                fix="set TMPDIR on the device to a folder without colons, commas and quotes in its path",
+            )
         self._buffers: list[npt.NDArray[Any]] = []
         self._fetched: list[npt.NDArray[Any]] = []
         self.inputs, self.outputs = engine.inputs, engine.outputs
@@ -73,6 +78,9 @@ class TrtexecModel:
         """A timed series on the loaded inputs.
 
         The readings are taken when ``trtexec`` says that inference starts, and that it has ended.
+
+        Raises:
+            AgentError: It fails, says or writes what the versions known here do not, or ignores the CUDA graph.
         """
         times = self._path("times.json")
         times.unlink(missing_ok=True)
@@ -95,6 +103,11 @@ class TrtexecModel:
         )
         if len(readings) != 2:
             raise AgentError(f"{self._tool} does not say when inference starts and ends, as the versions known here do")
+        if self._engine.cuda_graph and NO_GRAPH.search(said):
+            raise AgentError(
+                f"{self._tool} timed the engine without the CUDA graph that could be captured when it was built",
+                fix="build it with this tool: `tool: trtexec`",
+            )
         samples = exports.times(times).compute
         warm = _WARM_RUNS.search(said)
         return Block(

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeopt.access import Agent, Built, Limits, local
+from edgeopt.agent.toolchains import tensorrt
 from edgeopt.errors import StageError
 from tests import fakes
 
@@ -234,6 +235,48 @@ def test_a_graph_that_cannot_be_captured_is_stamped(device, agents, onnx_file: P
     assert len(agent.time(["m"], [SAMPLES], SHORT, seed=0, batch=2).samples_ns["m"]) == 100
 
 
+@pytest.mark.parametrize("version", fakes.TRTEXEC_VERSIONS)
+def test_a_graph_that_is_ignored_when_it_is_timed_is_refused(
+    version, device, agents, onnx_file: Path, tmp_path: Path
+) -> None:
+    device(version)
+    path = kept(build(agents(), onnx_file), tmp_path / "e")
+    device(version, no_graph=True)
+    agent = agents()
+    agent.open("m", "tensorrt", path)
+    with pytest.raises(StageError, match="without the CUDA graph that could be captured when it was built"):
+        agent.time(["m"], [SAMPLES], SHORT, seed=0, batch=2)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a:b", "a'b"])
+def test_a_folder_that_trtexec_would_split_is_refused(
+    name: str, device, agents, onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device((10, 3, 0))
+    path = kept(build(agents(), onnx_file), tmp_path / "e")
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / name))
+    with pytest.raises(StageError, match="trtexec cannot be given files in") as caught:
+        agents().open("m", "tensorrt", path)
+    assert "set TMPDIR on the device" in str(caught.value)
+
+
+def test_a_timing_cache_that_cannot_be_kept_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, cache = tmp_path / "made", tmp_path / "cache" / "timing"
+    made.write_bytes(b"timings")
+
+    def full(path: Path, content: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    said: list[str] = []
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(tensorrt, "report", said.append)
+    tensorrt._keep(made, cache)
+    assert list(cache.parent.iterdir()) == []
+    assert "No space left on device" in said[0]
+
+
 def test_the_device_is_not_the_one_that_the_target_says(device, agents, onnx_file: Path) -> None:
     device((10, 3, 0), gpu="NVIDIA GeForce RTX 4090", capability="8.9")
     with pytest.raises(StageError, match="the target says that the GPU is sm_87, the device says sm_89"):
@@ -288,7 +331,7 @@ def test_energy_of_a_timed_series(device, agents, onnx_file: Path, tmp_path: Pat
     found = agent.energy(["m"], [SAMPLES], seed=0, batch=2, windows=2, rails=["VDD_IN"])
     assert (found.why, found.scope) == ("", "VDD_IN")
     runs = 50 + 333  # timed ones, and 500 ms of warm-up in runs of 1.5 ms
-    assert (found.mj["m"] > 0.5 * 4000 / runs).all()
+    assert (found.mj["m"] > 0.8 * 0.5 * 4000 / runs).all()
     assert (found.mj["m"] < 3 * 0.5 * 4000 / runs).all()
     assert "names no power rails" in agent.energy(["m"], [SAMPLES], seed=0, batch=2, windows=1).why
 
