@@ -1,7 +1,9 @@
 """Rockchip's simulator, in the isolated tool environment ``rknn``.
 
 The simulator runs only what was built in the same process. So what it opens is an archive of all that the build took,
-and it builds again, which gives the same bytes.
+and it builds again. That is the same network with the same options and calibration, and it is not compared with the
+file that ships: in this process the toolkit leaves other addresses in the gaps of the file, and for some chips it even
+lays it out in another order.
 """
 
 from __future__ import annotations
