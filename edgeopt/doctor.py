@@ -192,9 +192,8 @@ def _toolkit(runtime: str, profile: Target, reached: Reached) -> Toolkit:
         return Toolkit(runtime, installed.version, backend.without_device)
     if depth == "measure" and reached.facts and runtime in reached.facts.missing:
         why = reached.facts.missing[runtime]
-        problem = Problem(
-            f"{runtime} does not load on the device: {why.strip().splitlines()[-1]}", _there(backend, why)
-        )
+        last = (why.strip() or "it does not say why").splitlines()[-1]
+        problem = Problem(f"{runtime} does not load on the device: {last}", _there(backend, why))
         return Toolkit(runtime, installed.version, backend.without_device, (problem,))
     return Toolkit(runtime, installed.version, depth)
 
@@ -224,8 +223,8 @@ def _contradiction(profile: Target, facts: Facts) -> Problem | None:
         return Problem("the target says vnni, the device has none", "take `vnni` out of device.features")
     if said.arch and said.arch.startswith("sm_") and machine.gpu and said.arch not in machine.gpu:
         return Problem(f"the target says {said.arch}, the device is {machine.gpu}", "mend device.arch")
-    if said.power_mode and machine.power_mode and said.power_mode != machine.power_mode:
-        what = f"the target says power mode {said.power_mode}, the device is in {machine.power_mode}"
+    if said.power_mode and said.power_mode != machine.power_mode:
+        what = f"the target says power mode {said.power_mode}, the device is in {machine.power_mode or 'none it names'}"
         return Problem(what, "on the device: sudo nvpmodel -m NUMBER; `nvpmodel -p --verbose` lists the modes")
     return None
 
@@ -271,6 +270,14 @@ def _ask(one: Device, limit_s: float, connect: Callable[[Device], Connection]) -
         found = facts(one, connect, limit_s)
     except EdgeoptError as error:
         return Reached(access, True, problem=Problem(f"{error.where or access}: {error.what}", error.fix))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:  # this is a thread: nobody else tells
+        return Reached(access, True, problem=Problem(f"{access}: asking it failed: {type(error).__name__} {error}"))
     return Reached(access, True, str(found.machine), facts=found)
 
 

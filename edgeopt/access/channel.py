@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgeopt.agent import PROTOCOL, AgentError, wire
 from edgeopt.errors import StageError
+from edgeopt.printable import clean_lines
 
 Arrays = Sequence[npt.NDArray[Any]]
 T = TypeVar("T")
@@ -20,6 +21,9 @@ T = TypeVar("T")
 #: lines that the surroundings of a process (a login banner, a start-up script) may print before it says hello
 _LINES_BEFORE_HELLO = 1000
 _HELLO = b'{"hello": "edgeopt-agent"'
+_LONGEST_LINE = 2**20
+#: of the tensors of one reply; what is asked for has a few MiB, and outputs of a whole data set fit in
+_MOST_BYTES = 2**34
 
 
 @dataclass(frozen=True)
@@ -125,19 +129,41 @@ class Channel:
             if self._greet() is None:
                 return None
             wire.write(self._requests, {"verb": verb, **arguments}, tensors)
-            while (message := wire.read(self._replies)) is not None:
-                if "progress" not in message.header:
-                    return message
+            while (message := wire.read(self._replies, _MOST_BYTES)) is not None:
+                try:
+                    header = _plain(message.header)
+                except RecursionError as error:
+                    raise AgentError("its message is nested too deep") from error
+                if "progress" not in header:
+                    return wire.Message(header, message.tensors)
+                if not isinstance(header["progress"], dict):
+                    raise AgentError(f"progress that is none: {str(header['progress'])[:120]}")
                 if progress:
-                    progress(message.header["progress"])
+                    progress(header["progress"])
             return None
 
         reply = self._within(verb, limit_s, exchange)
-        if not reply.header["ok"]:
+        with self.parsing(verb):
+            if reply.header["ok"]:
+                return reply
             refusal = reply.header["error"]
             kind = "" if refusal["type"] == AgentError.__name__ else f" ({refusal['type']})"
-            raise StageError(f"{verb}: {refusal['what']}{kind}", where=self.name, fix=refusal.get("fix", ""))
-        return reply
+            what, fix = f"{verb}: {refusal['what']}{kind}", str(refusal.get("fix", ""))
+        raise StageError(what, where=self.name, fix=fix)
+
+    @contextmanager
+    def parsing(self, verb: str) -> Iterator[None]:
+        """Around what takes a reply to ``verb`` apart.
+
+        Raises:
+            StageError: It is not what an agent answers.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            said = " ".join(f"{type(error).__name__} {error}".split())[:200]
+            what = f"{verb}: the device answered what is not an answer ({clean_lines(said)})"
+            raise StageError(what, where=self.name, fix="is the agent there edgeopt's own?") from error
 
     def _within(self, verb: str, limit_s: float | None, work: Callable[[], T | None]) -> T:
         """What ``work`` returns in time; None from it means that the stream has ended."""
@@ -160,7 +186,8 @@ class Channel:
             if not isinstance(error, BrokenPipeError) and not (late.is_set() and isinstance(error, Exception)):
                 self.stop(at_once=True)  # the streams are out of step: also after Ctrl-C it is of no further use
                 if isinstance(error, AgentError):
-                    raise StageError(f"talking with the agent failed in '{verb}': {error}", where=self.name) from error
+                    what = f"talking with the agent failed in '{verb}': {clean_lines(str(error))}"
+                    raise StageError(what, where=self.name) from error
                 raise
         finally:
             watchdog.cancel()
@@ -170,22 +197,41 @@ class Channel:
         what, fix = self._explain(end, verb)
         if late.is_set():
             what, fix = f"the agent did not answer '{verb}' within {limit_s:g} s", ""
-        raise StageError(what + (f"; it last wrote:\n{end.words}" if end.words else ""), where=self.name, fix=fix)
+        words = f"; it last wrote:\n{clean_lines(end.words)}" if end.words else ""
+        raise StageError(what + words, where=self.name, fix=fix)
 
     def _greet(self) -> dict[str, Any] | None:
         """Skips what else is printed until the process says hello; None if the stream ends before."""
         if self._hello is not None:
             return self._hello
         for _ in range(_LINES_BEFORE_HELLO):
-            line = self._replies.readline()
+            line = self._replies.readline(_LONGEST_LINE)
             if not line:
                 return None
             _before, found, rest = line.partition(_HELLO)  # what a start-up script prints need not end its line
-            if found:
-                with suppress(ValueError):
-                    hello: dict[str, Any] = json.loads(found + rest)
-                    if hello.get("protocol") != PROTOCOL:
-                        raise AgentError(f"it speaks version {hello.get('protocol')}, edgeopt speaks {PROTOCOL}")
-                    self._hello = hello
-                    return hello
+            if found and (hello := _parsed(found + rest)):
+                if hello.get("protocol") != PROTOCOL:
+                    raise AgentError(f"it speaks version {hello.get('protocol')}, edgeopt speaks {PROTOCOL}")
+                self._hello = hello
+                return hello
         raise AgentError("it never said hello")
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object that a line holds; None if it is cut or damaged."""
+    try:
+        parsed: dict[str, Any] = _plain(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+    return parsed
+
+
+def _plain(value: Any) -> Any:
+    """JSON of a device, in which no text drives the terminal that it is shown on."""
+    if isinstance(value, str):
+        return clean_lines(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {clean_lines(key): _plain(one) for key, one in value.items()}
+    return value

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeopt.access.channel import Arrays, Channel
-from edgeopt.access.results import Built, Energy, Facts, Machine, Memory, Opened, Throughput, Timing, paced
+from edgeopt.access.results import Built, Energy, Facts, Memory, Opened, Throughput, Timing, paced, parsed
 from edgeopt.agent import AgentError, toolchains
-from edgeopt.agent.runtimes import Layer, Port, RuntimeMemory
+from edgeopt.agent.runtimes import Layer, RuntimeMemory
 from edgeopt.agent.timer import Limits
 from edgeopt.errors import StageError
 
@@ -36,6 +36,7 @@ class Agent:
         self._channel = channel
         self._bring = bring
         self._call = channel.call
+        self._parsing = channel.parsing
 
     def __enter__(self) -> Self:
         return self
@@ -57,15 +58,8 @@ class Agent:
     def probe(self, *, limit_s: float | None = None) -> Facts:
         """Facts about the device and the runtimes there."""
         reply, _ = self._call("probe", limit_s=limit_s)
-        machine = reply["machine"]
-        return Facts(
-            version=reply["version"],
-            python=reply["python"],
-            pid=reply["pid"],
-            machine=Machine(**{**machine, **{name: tuple(machine[name]) for name in ("flags", "cpus", "rails")}}),
-            runtimes=reply["runtimes"],
-            missing=reply["missing"],
-        )
+        with self._parsing("probe"):
+            return parsed(Facts, reply)
 
     def open(
         self,
@@ -94,14 +88,8 @@ class Agent:
         reply, _ = self._call(
             "open", name=name, runtime=runtime, path=self._bring(str(path)), options=options, limit_s=limit_s
         )
-        return Opened(
-            name=name,
-            inputs=tuple(_port(port) for port in reply["inputs"]),
-            outputs=tuple(_port(port) for port in reply["outputs"]),
-            load_ms=reply["load_ms"],
-            threads=reply["threads"],
-            settings=reply["settings"],
-        )
+        with self._parsing("open"):
+            return parsed(Opened, {**reply, "name": name})
 
     def infer(
         self,
@@ -153,12 +141,13 @@ class Agent:
         """
         arguments = {**_pace(names, limits, seed, batch), "call_overhead": call_overhead}
         reply, series = self._call("time", inputs, progress, limit_s or self._enough(limits), **arguments)
-        runtimes = reply["call_overhead"]
-        return Timing(
-            samples_ns=dict(zip(reply["names"], series[: len(names)], strict=True)),
-            call_overhead_ns=dict(zip(runtimes, series[len(names) :], strict=True)),
-            **paced(reply),
-        )
+        with self._parsing("time"):
+            _expect(series, "i")
+            return Timing(
+                samples_ns=dict(zip(_named(reply, names), series[: len(names)], strict=True)),
+                call_overhead_ns=dict(zip(map(str, reply["call_overhead"]), series[len(names) :], strict=True)),
+                **paced(reply),
+            )
 
     def throughput(
         self,
@@ -186,8 +175,11 @@ class Agent:
         """
         arguments = {**_pace(names, limits, seed, batch), "window_seconds": window_seconds}
         reply, series = self._call("throughput", inputs, progress, limit_s or self._enough(limits), **arguments)
-        counts, window_ns, latency_ns = (dict(zip(reply["names"], series[i::3], strict=True)) for i in range(3))
-        return Throughput(counts=counts, window_ns=window_ns, latency_ns=latency_ns, **paced(reply))
+        with self._parsing("throughput"):
+            _expect(series, "i")
+            told = _named(reply, names)
+            counts, window_ns, latency_ns = (dict(zip(told, series[i::3], strict=True)) for i in range(3))
+            return Throughput(counts=counts, window_ns=window_ns, latency_ns=latency_ns, **paced(reply))
 
     def energy(
         self,
@@ -222,19 +214,23 @@ class Agent:
             "rails": list(rails),
         }
         reply, series = self._call("energy", inputs, None, limit_s, **plan)
-        if reply["why"]:
-            return Energy({}, "", reply["why"])
-        return Energy(dict(zip(names, series, strict=True)), reply["scope"], "")
+        with self._parsing("energy"):
+            if reply["why"]:
+                return Energy({}, "", str(reply["why"]))
+            _expect(series, "f")
+            return Energy(dict(zip(names, series, strict=True)), str(reply["scope"]), "")
 
     def layers(self, name: str, inputs: Arrays, *, limit_s: float | None = None) -> list[Layer]:
         """The compiled operations of an open model, profiled on one batch, in the order of execution."""
         reply, _ = self._call("layers", inputs, limit_s=limit_s, name=name)
-        return [_layer(layer) for layer in reply["layers"]]
+        with self._parsing("layers"):
+            return [parsed(Layer, layer) for layer in reply["layers"]]
 
     def memory(self, *, limit_s: float | None = None) -> Memory:
         """Resident memory of the agent's process now and at its peak."""
         reply, _ = self._call("memory", limit_s=limit_s)
-        return Memory(reply["peak_mib"], reply["current_mib"])
+        with self._parsing("memory"):
+            return parsed(Memory, reply)
 
     def runtime_memory(self, name: str, inputs: Arrays, *, limit_s: float | None = None) -> RuntimeMemory:
         """What the runtime itself says about the memory of an open model, run on one batch.
@@ -242,7 +238,8 @@ class Agent:
         The model may be opened once more for it, which adds to the memory of the agent's process.
         """
         reply, _ = self._call("runtime_memory", inputs, limit_s=limit_s, name=name)
-        return RuntimeMemory(reply["peak_mib"], reply["what"])
+        with self._parsing("runtime_memory"):
+            return parsed(RuntimeMemory, reply)
 
     def close(self, name: str, *, limit_s: float | None = None) -> None:
         """Closes an open model."""
@@ -269,18 +266,19 @@ class Agent:
 
         def tell(report: Mapping[str, Any]) -> None:
             if progress:
-                progress(report["note"])
+                progress(str(report.get("note", "")))
 
         arguments = {"toolchain": toolchain, "files": list(files), "options": dict(options)}
         contents = [np.fromfile(path, np.uint8) for path in files.values()]
         reply, found = self._call("build", contents, tell, limit_s, **arguments)
-        facts = dict(reply["facts"])
-        layers = [_layer(layer) for layer in facts.pop("layers", [])]
-        try:
-            names = [str(toolchains.checked(name)) for name in reply["files"]]
-        except AgentError as error:
-            raise StageError(f"build: {error}", where=self._channel.name) from error
-        return Built({name: data.tobytes() for name, data in zip(names, found, strict=True)}, facts, layers)
+        with self._parsing("build"):
+            facts = dict(reply["facts"])
+            layers = [parsed(Layer, layer) for layer in facts.pop("layers", [])]
+            try:
+                names = [str(toolchains.checked(name)) for name in reply["files"]]
+            except AgentError as error:
+                raise StageError(f"build: {error}", where=self._channel.name) from error
+            return Built({name: data.tobytes() for name, data in zip(names, found, strict=True)}, facts, layers)
 
     def _enough(self, limits: Limits) -> float:
         """Seconds after which timing by these limits must have ended."""
@@ -291,9 +289,15 @@ def _pace(names: Sequence[str], limits: Limits, seed: int, batch: int) -> dict[s
     return {"names": list(names), "limits": vars(limits), "seed": seed, "batch": batch}
 
 
-def _layer(layer: Mapping[str, Any]) -> Layer:
-    return Layer(**{**layer, "source": tuple(layer["source"])})
+def _named(reply: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The names in the reply, in its order; ValueError if they are not those that were asked for."""
+    told = [str(name) for name in reply["names"]]
+    if sorted(told) != sorted(names):
+        raise ValueError(f"names {told}, asked for {list(names)}")
+    return told
 
 
-def _port(port: Mapping[str, Any]) -> Port:
-    return Port(port["name"], tuple(port["shape"]), port["dtype"])
+def _expect(series: Arrays, kind: str) -> None:
+    """ValueError if not all are series of numbers of a kind."""
+    if odd := [one for one in series if one.ndim != 1 or one.dtype.kind != kind]:
+        raise ValueError(f"a series of shape {odd[0].shape} and dtype {odd[0].dtype}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from edgeopt.agent.condition import Condition, disturbances
 from edgeopt.agent.runtimes import Layer, Port
 from edgeopt.agent.timer import Clock, Warmup
+
+T = TypeVar("T")
+_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
 
 
 @dataclass(frozen=True)
@@ -178,12 +183,18 @@ class Built:
 
 
 def paced(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of :class:`_Paced` from a reply of the agent."""
+    """The fields of :class:`_Paced` from a reply of the agent; ValueError, TypeError or KeyError if they are none."""
     return {
-        "first_inference_ns": reply["first_inference_ns"],
-        "seconds": reply["seconds"],
-        "warmup": Warmup(**{**reply["warmup"], "unsteady": tuple(reply["warmup"]["unsteady"])}),
-        "clock": Clock(**reply["clock"]),
-        "before": Condition(**reply["before"]),
-        "after": Condition(**reply["after"]),
+        "first_inference_ns": parsed(dict[str, int | None], reply["first_inference_ns"]),
+        "seconds": parsed(float, reply["seconds"]),
+        "warmup": parsed(Warmup, reply["warmup"]),
+        "clock": parsed(Clock, reply["clock"]),
+        "before": parsed(Condition, reply["before"]),
+        "after": parsed(Condition, reply["after"]),
     }
+
+
+def parsed(kind: type[T], value: Any) -> T:
+    """JSON of an agent as what it stands for, all types checked; ValueError if it is something else."""
+    adapter: TypeAdapter[T] = _adapter(kind)
+    return adapter.validate_python(value)

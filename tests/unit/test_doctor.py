@@ -103,6 +103,22 @@ def test_a_python_without_numpy_is_told_in_a_line(tmp_path: Path) -> None:
     assert found.problems == (problem,)
 
 
+@pytest.mark.parametrize("error", [KeyError("cpu"), TypeError("x"), OSError("full"), AttributeError("y"), ValueError()])
+def test_what_goes_wrong_while_a_device_is_asked_is_a_problem_of_it(tmp_path: Path, error: Exception) -> None:
+    def fail() -> Facts:
+        raise error
+
+    (problem,) = examine(write(tmp_path, "board", **over_ssh()), fail).problems
+    assert problem.what.startswith(f"ssh board: asking it failed: {type(error).__name__}")
+
+
+def test_a_runtime_that_does_not_load_and_says_nothing(tmp_path: Path) -> None:
+    found = examine(
+        write(tmp_path, "board", runtime="openvino", **over_ssh()), lambda: replace(FACTS, missing={"openvino": " \n"})
+    )
+    assert "it does not say why" in found.problems[0].what
+
+
 def test_a_runtime_that_does_not_load_on_the_device(tmp_path: Path) -> None:
     found = examine(write(tmp_path, "board", runtime=["openvino", "onnxruntime"], **over_ssh()))
     assert [toolkit.depth for toolkit in found.toolkits] == [None, "measure"]
@@ -117,6 +133,7 @@ def test_a_runtime_that_does_not_load_on_the_device(tmp_path: Path) -> None:
     [
         ({"features": ["vnni"]}, {}, "the target says vnni, the device has none"),
         ({"arch": "sm_87"}, {"gpu": "Thor (sm_110)"}, "the target says sm_87, the device is Thor (sm_110)"),
+        ({"power_mode": "15W"}, {}, "the target says power mode 15W, the device is in none it names"),
         ({"power_mode": "15W"}, {"power_mode": "MAXN"}, "the target says power mode 15W, the device is in MAXN"),
     ],
 )
