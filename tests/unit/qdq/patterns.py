@@ -405,7 +405,7 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "zero point from Cast of value_ints": (
         "zero-point",
-        lambda: alone()(with_scale(lambda d: ones(d, 1),
+        lambda: alone()(with_scale(lambda d: d.constant(np.array([0.1], np.float32)),
                                    lambda d: d.op("Cast", d.op("Constant", value_ints=[3]), to=TensorProto.INT8))),
     ),
     "zero point of type int32": ("zero-point", lambda: alone()(lambda d, x: d.qdq(x, zero=3, kind="int32"))),
