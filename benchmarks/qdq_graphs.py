@@ -142,6 +142,54 @@ def draw(seed: int) -> Any:
     return _Drawing(seed).model()
 
 
+#: Operators of one tensor and of two, of which some have an integer version.
+_UNARY = (
+    "Abs", "Ceil", "Celu", "Cos", "Elu", "Erf", "Exp", "Floor", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "HardSigmoid", "HardSwish", "Hardmax", "LeakyRelu", "Log", "LogSoftmax", "Mean", "Mish", "Neg", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh",
+)  # fmt: skip
+_BINARY = (
+    "Add", "Concat", "Div", "Equal", "Greater", "Less", "MatMul", "Max", "Mean", "Min", "Mul", "PRelu", "Pow", "Sub",
+    "Sum", "Where",
+)  # fmt: skip
+
+
+def draw_operator(seed: int) -> Any:
+    """An operator of float, float16 and int8 tensors, behind a Q and DQ whose zero point is a constant in some form."""
+    random = np.random.default_rng(seed)
+    draft = Draft(seed=seed)
+    x = draft.input([1, 4, 6, 6])
+    value = int(random.choice([0, 0, 0, 3]))
+    form = str(random.choice(["tensor", "value_int", "value_float", "identity", "shape"], p=[0.3, 0.2, 0.2, 0.2, 0.1]))
+    if form.startswith("value"):
+        zero = draft.op(
+            "Cast", draft.op("Constant", **{form: value if form == "value_int" else float(value)}), to=TensorProto.INT8
+        )
+    elif form == "shape":
+        one = numpy_helper.from_array(np.array([value], np.int8))
+        zero = draft.op("Squeeze", draft.op("ConstantOfShape", draft.constant(np.array([1])), value=one))
+    else:
+        zero = draft.constant(np.int8(value))
+        zero = draft.op("Identity", zero) if form == "identity" else zero
+    names = [draft.op("Constant", value_float=0.0 if random.random() < 0.05 else 0.05), zero]
+    x = draft.op("DequantizeLinear", draft.op("QuantizeLinear", x, *names), *names)
+
+    def operand() -> str:
+        kind = random.choice(["float", "int8", "int8", "float16"])
+        if kind == "float16":
+            return draft.op("Cast", x, to=TensorProto.FLOAT16)
+        return draft.q(x) if kind == "int8" else x
+
+    if random.random() < 0.5:
+        y = draft.op(str(random.choice(_UNARY)), operand())
+    else:
+        kind = str(random.choice(_BINARY))
+        mask = [draft.constant(np.ones((1, 4, 6, 6), bool))] if kind == "Where" else []
+        y = draft.op(kind, *mask, operand(), operand(), **({"axis": 1} if kind == "Concat" else {}))
+    draft.output(draft.op("Cast", y, to=TensorProto.FLOAT))
+    return draft.model()
+
+
 class _Drawing:
     """Convolutions, pools, residuals and a classifier over (1, C, H, W)."""
 

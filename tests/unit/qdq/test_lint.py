@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.qdq_graphs import TensorRtRtx, draw
+from benchmarks.qdq_graphs import TensorRtRtx, draw, draw_operator
 from edgeopt.errors import ConfigError
 from edgeopt.qdq import lint, read, refused
 from edgeopt.qdq.rules import RULES
@@ -83,6 +83,19 @@ def test_200_random_graphs_get_the_verdict_of_tensorrt(tensorrt: TensorRtRtx) ->
         assert answer.accepted is not bool(findings), wanted
         accepted += answer.accepted
     assert 60 <= accepted <= 160  # or the graphs show nothing
+
+
+def test_100_random_operators_get_the_verdict_of_tensorrt(tensorrt: TensorRtRtx) -> None:
+    accepted = 0
+    for seed in range(100):
+        model = draw_operator(seed)
+        findings = refused(lint(model))
+        answer = tensorrt.ask(model.SerializeToString())
+        wanted = f"operator {seed}: {[str(finding) for finding in findings]}, TensorRT: {answer.why}"
+        assert answer.imported is not any(finding.stage == "import" for finding in findings), wanted
+        assert answer.accepted is not bool(findings), wanted
+        accepted += answer.accepted
+    assert 20 <= accepted <= 80  # or they show nothing
 
 
 def test_a_finding_names_node_tensor_module_and_what_to_do() -> None:
