@@ -178,8 +178,9 @@ def _end_processes_of(folder: Path) -> None:
     for pid in found - {os.getpid()}:
         with suppress(OSError):
             group = os.getpgid(pid)
-            theirs = group != own and (group in found or not Path(f"/proc/{group}").exists())
-            (os.killpg if theirs else os.kill)(group if theirs else pid, signal.SIGKILL)
+            # A group is ours to kill only if its leader is: one whose leader is gone may hold anybody's processes.
+            leads = group != own and group in found
+            (os.killpg if leads else os.kill)(group if leads else pid, signal.SIGKILL)
 
 
 def _belongs(process: Path, folder: bytes) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -128,18 +129,19 @@ def test_what_an_agent_leaves_running_is_ended_and_nothing_else(work: Path) -> N
             one.wait()
 
 
-def test_the_group_of_an_agent_that_is_gone_ends_as_a_whole(work: Path, tmp_path: Path) -> None:
-    """A tool that forgot where it comes from is still in the group of the agent that started it."""
+def test_a_group_that_others_share_is_left_alone(work: Path, tmp_path: Path) -> None:
+    """Its leader is gone, so that nobody knows whose it was: what belongs to the agent ends, the others live."""
     channel = keep(work)
     folder = channel.call("begin").header["temporary"]
     pids = tmp_path / "pids"
-    script = f"env -i sleep 60 & echo $! > {pids}; sleep 60 & echo $! >> {pids}"
-    agent = subprocess.Popen(["/bin/sh", "-c", script], env={"TMPDIR": folder, **PATH}, start_new_session=True)
-    agent.wait()
-    tools = [int(pid) for pid in pids.read_text().split()]
-    assert all(Path(f"/proc/{pid}").exists() for pid in tools)
+    script = f"env TMPDIR={folder} sleep 60 & echo $! > {pids}; sleep 60 & echo $! >> {pids}"
+    leader = subprocess.Popen(["/bin/sh", "-c", script], env=PATH, start_new_session=True)
+    leader.wait()
+    tool, other = (int(pid) for pid in pids.read_text().split())
     channel.call("end", temporary=folder)
-    assert all(gone(pid) for pid in tools)
+    assert gone(tool)
+    assert Path(f"/proc/{other}").exists()
+    os.kill(other, signal.SIGKILL)
     channel.stop()
 
 
