@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 	@echo "open build/digits/report.html"
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal  # many tests wait for other processes
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -115,7 +115,7 @@ def test_a_target_given_as_a_file_lies_beside_the_recipe_or_here(tmp_path, monke
 def test_an_unknown_target_says_which_there_are(tmp_path):
     with pytest.raises(ConfigError, match=r"unknown target 'cpu-openvin' \(did you mean 'cpu-openvino'\?\)"):
         target.locate("cpu-openvin", tmp_path)
-    with pytest.raises(ConfigError, match="unknown target 'zzz' \\(there are: cpu, "):
+    with pytest.raises(ConfigError, match=r"unknown target 'zzz' \(there are: .*, cpu, "):
         target.locate("zzz", tmp_path)
     with pytest.raises(ConfigError, match="no such target file 'zzz"):
         target.locate("zzz.yaml", tmp_path)

@@ -74,6 +74,8 @@ def test_all_options_are_in_the_bound_parameters_so_that_a_new_default_changes_t
         "per_channel": True,
         "reduce_range": True,
         "float_outputs": True,
+        "quantize_bias": True,
+        "tensors": "all",
     }
 
 
