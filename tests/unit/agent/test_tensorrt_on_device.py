@@ -331,7 +331,7 @@ def test_energy_of_a_timed_series(device, agents, onnx_file: Path, tmp_path: Pat
     found = agent.energy(["m"], [SAMPLES], seed=0, batch=2, windows=2, rails=["VDD_IN"])
     assert (found.why, found.scope) == ("", "VDD_IN")
     runs = 50 + 333  # timed ones, and 500 ms of warm-up in runs of 1.5 ms
-    assert (found.mj["m"] > 0.8 * 0.5 * 4000 / runs).all()
+    assert (found.mj["m"] > 0.5 * 4000 / runs).all()
     assert (found.mj["m"] < 3 * 0.5 * 4000 / runs).all()
     assert "names no power rails" in agent.energy(["m"], [SAMPLES], seed=0, batch=2, windows=1).why
 
