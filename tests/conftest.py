@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and the runtimes are loaded
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it starts with `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests of Ctrl-C need one
 
 import pytest
 from hypothesis import HealthCheck, settings

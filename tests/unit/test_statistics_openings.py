@@ -91,7 +91,7 @@ def test_two_openings_do_not_show_how_far_they_lie_apart() -> None:
 
 
 def test_sessions_that_agree_exactly() -> None:
-    assert session_percentile_interval([[2.0] * 50] * 4, 0.99) == (2.0, (2.0, 2.0))
+    assert session_percentile_interval([[2.0] * 100] * 4, 0.99) == (2.0, (2.0, 2.0))
     taken = [np.random.default_rng(0).permutation(np.arange(1.0, 101.0))] * 4
     low, high = session_percentile_interval(taken, 0.5).interval
     whole = percentile_interval(np.concatenate(taken), 0.5).interval
@@ -103,3 +103,22 @@ def test_a_level_beyond_the_samples_is_no_bound() -> None:
     assert session_percentile_interval(taken, 0.99).interval[1] is None
     assert session_percentile_interval(taken, 0.01).interval[0] is None
     assert None not in session_percentile_interval(taken, 0.5).interval
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.97])
+def test_a_percentile_and_its_mirror_image(q: float) -> None:
+    taken = sessions(6, 0.005, 3)
+    low, high = session_percentile_interval(taken, q).interval
+    mirrored = session_percentile_interval([-session for session in taken], 1 - q).interval
+    assert mirrored == pytest.approx((-high, -low), rel=1e-3)
+
+
+def test_a_gate_at_the_true_p99_passes_no_more_often_than_it_fails() -> None:
+    """Equal levels would miss below the truth about twice as often as above."""
+    truth, below, above = math.exp(0.3 * 2.3263478740408408), 0, 0
+    for seed in range(300):
+        taken = np.exp(0.3 * np.random.default_rng(seed).normal(size=(6, 300)))
+        low, high = session_percentile_interval(list(taken), 0.99).interval
+        below, above = below + (high < truth), above + (low > truth)
+    assert below <= above
+    assert below + above <= 0.07 * 300

@@ -138,6 +138,8 @@ def test_a_group_that_others_share_is_left_alone(work: Path, tmp_path: Path) -> 
     leader = subprocess.Popen(["/bin/sh", "-c", script], env=PATH, start_new_session=True)
     leader.wait()
     tool, other = (int(pid) for pid in pids.read_text().split())
+    while Path(f"/proc/{tool}/comm").read_text() != "sleep\n":  # forked, but not yet what carries the folder
+        time.sleep(0.01)
     channel.call("end", temporary=folder)
     assert gone(tool)
     assert Path(f"/proc/{other}").exists()
