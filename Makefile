@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONDONTWRITEBYTECODE =  # tests and agents start hundreds of processes: each module is compiled once
 
 .PHONY: quickstart test lint types bench clean
 
