@@ -17,7 +17,7 @@ import contextlib
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,19 +88,11 @@ class OnnxruntimeQdq:
         import onnx
 
         file = out / "model.onnx"
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder) / "prepared.onnx"
-            written = Path(folder) / "quantized.onnx"
-            try:
-                with quiet():
-                    prepare(model, prepared)
-                    _quantize(prepared, written, samples, params, keep_float, progress)
-            except failures() as error:
-                raise StageError(f"onnxruntime cannot quantize this model: {error}", where=self.name) from error
-            float_model = onnx.load(prepared)
-            quantized = onnx.load(written)
-        if unknown := without_range(float_model, quantized, samples):
-            raise constant_range(unknown)
+
+        def quantize(prepared: Path, written: Path) -> None:
+            _quantize(prepared, written, samples, params, keep_float, progress)
+
+        float_model, quantized = quantized_by(quantize, model, samples, self.name)
         if params.float_outputs:
             _leave_outputs_float(quantized)
         del quantized.metadata_props[:]
@@ -117,11 +109,37 @@ class OnnxruntimeQdq:
         return QuantizerOutput(self.produces, meta, summary(layers, samples), notes)
 
 
-def prepare(model: Path, prepared: Path) -> None:
-    """Fold constants and infer shapes: what is not folded before quantization cannot be folded any more after it."""
+def quantized_by(quantize: Callable[[Path, Path], None], model: Path, samples: Array, name: str) -> tuple[Any, Any]:
+    """The float model with constants folded and shapes inferred, and what a function of ONNX Runtime makes of it.
+
+    What is not folded before quantization cannot be folded any more after it.
+
+    Args:
+        quantize: Reads the first file and writes the second.
+        model: Float ONNX file.
+        samples: For calibration, (N, *input shape).
+        name: Of the quantizer.
+
+    Raises:
+        ConfigError: An activation is zero for all samples.
+        StageError: ONNX Runtime fails.
+    """
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        written = Path(folder) / "quantized.onnx"
+        try:
+            with quiet():
+                quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+                quantize(prepared, written)
+        except failures() as error:
+            raise StageError(f"onnxruntime cannot quantize this model: {error}", where=name) from error
+        float_model, quantized = onnx.load(prepared), onnx.load(written)
+    if unknown := without_range(float_model, quantized, samples):
+        raise constant_range(unknown)
+    return float_model, quantized
 
 
 def reader(model: Path, samples: Array, progress: Progress) -> Any:

@@ -12,16 +12,13 @@ Source: ``onnxruntime/quantization/execution_providers/qnn/quant_config.py``.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeopt.agent.telemetry import silence
-from edgeopt.backends.onnxruntime import failures
-from edgeopt.errors import StageError
-from edgeopt.quantizers import Array, Progress, QuantizerOutput, check, constant_range, summary
-from edgeopt.quantizers.onnxruntime_qdq import describe, prepare, quiet, reader, without_range
+from edgeopt.quantizers import Array, Progress, QuantizerOutput, check, summary
+from edgeopt.quantizers.onnxruntime_qdq import describe, quantized_by, reader
 from edgeopt.stage import Params
 
 
@@ -69,28 +66,20 @@ class QnnQdq:
         from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
         file = out / "model.onnx"
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = Path(folder) / "prepared.onnx"
-            written = Path(folder) / "quantized.onnx"
-            try:
-                with quiet():
-                    prepare(model, prepared)
-                    config = get_qnn_qdq_config(
-                        prepared,
-                        reader(prepared, samples, progress),
-                        calibrate_method=quantization.CalibrationMethod.MinMax,
-                        activation_type=_type(params.activations),
-                        weight_type=quantization.QuantType.QInt8,
-                        per_channel=params.per_channel,
-                        init_overrides=_overrides(onnx.load(prepared)),
-                    )
-                    quantization.quantize(str(prepared), str(written), config)
-            except failures() as error:
-                raise StageError(f"onnxruntime cannot quantize this model: {error}", where=self.name) from error
-            float_model = onnx.load(prepared)
-            quantized = onnx.load(written)
-        if unknown := without_range(float_model, quantized, samples):
-            raise constant_range(unknown)
+
+        def quantize(prepared: Path, written: Path) -> None:
+            config = get_qnn_qdq_config(
+                prepared,
+                reader(prepared, samples, progress),
+                calibrate_method=quantization.CalibrationMethod.MinMax,
+                activation_type=_type(params.activations),
+                weight_type=quantization.QuantType.QInt8,
+                per_channel=params.per_channel,
+                init_overrides=_overrides(onnx.load(prepared)),
+            )
+            quantization.quantize(str(prepared), str(written), config)
+
+        float_model, quantized = quantized_by(quantize, model, samples, self.name)
         del quantized.metadata_props[:]
         onnx.checker.check_model(quantized, full_check=True)
         file.write_bytes(quantized.SerializeToString(deterministic=True))

@@ -159,6 +159,15 @@ def where(metric: str, found: Sequence[Chain]) -> str:
     return f"{text}{', and later steps regain it.' if _loss_in_all(chain) < drop.loss / 2 else '.'}"
 
 
+def labels(found: Sequence[Chain]) -> str:
+    """Which points were not taken on a device, in words; empty if all were."""
+    places: dict[str, dict[str, None]] = {}
+    for record in (row.record for chain in found for row in chain.rows):
+        if word := wording.METHOD_WORDS[record.method]:
+            places.setdefault(word, {})[record.target or record.stage] = None
+    return " ".join(f"{word}, not taken on the device: {', '.join(names)}." for word, names in places.items())
+
+
 def _end(row: LedgerRow) -> str:
     """The value with its label, without its interval."""
     return str(replace(row.quantity, interval=""))

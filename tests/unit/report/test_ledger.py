@@ -106,3 +106,10 @@ def test_a_simulated_end_of_the_chain_is_labelled(record):
     run = replace(record, ledger=(points[0], replace(points[1], method="simulated")))
     text = ledger.where("m", ledger.chains(run, ledger.rows(run)["m"]))
     assert text.startswith("m goes from 0.9900 (s0) to 0.9800 (SIMULATED) (s1), ")
+
+
+def test_what_no_device_gave_is_named(record):
+    assert ledger.labels(_chains(record)) == ""
+    points = tuple(replace(p, method="simulated") if p.target == "cpu-openvino" else p for p in record.ledger)
+    run = replace(record, ledger=points)
+    assert ledger.labels(_chains(run)) == "SIMULATED, not taken on the device: cpu-openvino."
