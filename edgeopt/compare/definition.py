@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeopt import metrics, registry
@@ -18,10 +18,12 @@ class Definition:
     Attributes:
         spec: As the recipe says it.
         built: With its defaults filled in; ``None`` if the user wrote it.
+        code: What tells one version of code that is not edgeopt's from another; empty if the record does not say.
     """
 
     spec: MetricSpec
     built: metrics.Metric | None
+    code: str = ""
 
     @property
     def fitted(self) -> bool:
@@ -41,7 +43,8 @@ def find(record: RunRecord, metric: str) -> Definition | None:
     ``None`` if the record does not hold it: it is of before, or the metric is not installed.
     """
     label = metric.removesuffix(" drop").partition("[")[0]
-    return next((found for name, found in _known(record.recipe.values) if name == label), None)
+    code = record.provenance.get("metrics", {}).get(label, "")
+    return next((replace(found, code=code) for name, found in _known(record.recipe.values) if name == label), None)
 
 
 def _known(values: Mapping[str, Any]) -> Iterator[tuple[str, Definition]]:

@@ -130,6 +130,8 @@ class Pair:
         if before and after and before.differs(after):
             old, new = (f"{d.spec.factory or d.spec.name} {d.spec.args or ''}".strip() for d in (before, after))
             return f"the metric is defined otherwise: {old} before, {new} now"
+        if before and after and before.code and after.code and before.code != after.code:
+            return f"the code of the metric has changed: {after.spec.factory or after.spec.name}"
         fitted = any(found is not None and found.fitted for found in (before, after))
         for what, split in (("evaluated", "evaluate"), ("fitted thresholds on", "select"))[: 1 + fitted]:
             old_data, new_data = (side.data(split) for side in (self.old, self.new))

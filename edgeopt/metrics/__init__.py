@@ -239,8 +239,16 @@ def source(spec: MetricSpec, root: Path) -> str:
     Raises:
         ConfigError: The user's module cannot be found or parsed.
     """
-    theirs = reference.source_digest(spec.factory, root) if spec.factory else registry.release("metrics", spec.name)
-    return digest_of([_source(), theirs])
+    return digest_of([_source(), foreign_source(spec, root)])
+
+
+def foreign_source(spec: MetricSpec, root: Path) -> str:
+    """Digest of the user's code, or release of an installed plug-in; empty for what is built in.
+
+    Raises:
+        ConfigError: The user's module cannot be found or parsed.
+    """
+    return reference.source_digest(spec.factory, root) if spec.factory else registry.release("metrics", spec.name)
 
 
 @functools.cache

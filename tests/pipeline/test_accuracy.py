@@ -88,6 +88,8 @@ def test_a_users_own_metric_is_measured_gated_and_scored_again_when_it_changes(t
     target = again.targets["tiny-onnxruntime"]
     assert target.candidate(target.shipped).measurement("dice").value == pytest.approx(measured.value / 2)
     assert [v.outcome for v in target.verdicts] == ["fail", "pass"]
+    assert run_record.provenance["metrics"].keys() == {"dice"}
+    assert run_record.provenance["metrics"] != again.provenance["metrics"]
 
 
 def test_check_and_the_plan_run_none_of_its_code(tmp_path: Path) -> None:

@@ -255,6 +255,25 @@ def test_a_metric_of_the_user_is_defined_by_its_factory_and_arguments(factory: s
 
 
 @pytest.mark.parametrize(
+    ("code_before", "code_after", "why"),
+    [("c1", "c1", ""), ("c1", "c2", "the code of the metric has changed: mine:Dice"), ("", "c2", "")],
+)
+def test_edited_code_makes_another_metric(code_before: str, code_after: str, why: str) -> None:
+    sides = []
+    for side, code in zip(
+        pair(*(target(replace(top1(value), metric="dice")) for value in (0.90, 0.97))),
+        (code_before, code_after),
+        strict=True,
+    ):
+        own = redefined(side, {"name": "dice", "factory": "mine:Dice"})
+        provenance = {**own.record.provenance, **({"metrics": {"dice": code}} if code else {})}
+        sides.append(replace(own, record=replace(own.record, provenance=provenance)))
+    change = only(compare.compare(*sides))
+    assert change.result == ("not_comparable" if why else "better")
+    assert why in change.why
+
+
+@pytest.mark.parametrize(
     ("name", "args", "label", "result"),
     [
         ("frr_at", {"far": 0.01}, "frr@float=0.01", "not_comparable"),
