@@ -30,6 +30,7 @@ _SESSIONS = (6, 10, 20)
 _ROUNDS = 300
 _OPENING = 0.005
 _QUANTILES = (0.5, 0.9, 0.99)
+_RARE = ("drop of far@threshold=0.78", "drop of far@threshold=0.82")
 #: samples that fix the true quantile of a kind to a small part of an interval's width
 _POPULATION = 8_000_000
 
@@ -38,13 +39,18 @@ def coverage(options: Options) -> Result:
     """2000 simulations of every row; quick: 200."""
     count = 200 if options.quick else 2000
     rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count)]
-    held = [float(row["coverage_percent"] or 0) for row in rows]
     wrong = [float(row["passes_wrongly_percent"]) for row in rows if row["passes_wrongly_percent"] is not None]
-    claims = [
-        Claim("lowest coverage of a 95 % interval, percent", min(held), 93.0, "at least"),
-        Claim("highest coverage of a 95 % interval, percent", max(held), 97.0),
-        Claim("a latency's interval wholly below the truth, at most, percent", max(wrong), 5.0),
-    ]
+    claims = []
+    for what, some in (
+        ("a 95 % interval", [row for row in rows if not _is_rare(row)]),
+        ("one of a FAR's drop to or from very few accepts", [row for row in rows if _is_rare(row)]),
+    ):
+        held = [float(row["coverage_percent"] or 0) for row in some]
+        claims += [
+            Claim(f"lowest coverage of {what}, percent", min(held), 93.0, "at least"),
+            Claim(f"highest coverage of {what}, percent", max(held), 97.0),
+        ]
+    claims.append(Claim("a latency's interval wholly below the truth, at most, percent", max(wrong), 5.0))
     return Result(claims, rows)
 
 
@@ -129,6 +135,11 @@ def _verification(count: int) -> Iterator[Row]:
         yield _row(
             str(row["case"]).removeprefix("coverage of "), str(row["people"]), int(row["simulations"] or 0), held
         )
+
+
+def _is_rare(row: Row) -> bool:
+    """Whether it is the drop of a FAR near 0.0001: a few accepts of thousands of pairs, whose count moves in steps."""
+    return str(row["interval"]) in _RARE
 
 
 def _row(estimate: str, kind: str, count: int, held: int, plain: int | None = None, below: int | None = None) -> Row:

@@ -13,7 +13,7 @@ from edgeopt.statistics.quantiles import effective_count
 from edgeopt.statistics.ratios import FEWEST_SESSIONS
 
 #: where a series is worth no more samples than this per session, drifts last as long as sessions do
-_SAMPLES_PER_SESSION = 3
+_SAMPLES_PER_SESSION = 2.5
 #: sessions that agree better than if each sample were worth so many do so by luck, as those of few samples may
 _LUCK = 2
 
