@@ -46,6 +46,8 @@ def _row(target: str, candidate: str, runs: Sequence[Mapping[str, Any]]) -> Row:
     seen = [_candidate(run, candidate) for run in runs]
     ratios = [_measurement(one, "latency_ratio") for one in seen]
     drop = _measurement(seen[0], "top1 drop")
+    p99_ms = (_measurement(one, "latency_p99_ms")["value"] for one in seen)
+    known = [value for value in p99_ms if value is not None]  # some runs have too few samples for it
     return {
         "target": target,
         "candidate": candidate,
@@ -56,7 +58,7 @@ def _row(target: str, candidate: str, runs: Sequence[Mapping[str, Any]]) -> Row:
         "speed_low": min(1 / ratio["interval"][1] for ratio in ratios),
         "speed_high": max(1 / ratio["interval"][0] for ratio in ratios),
         "p50_ms": median(_measurement(one, "latency_p50_ms")["value"] for one in seen),
-        "p99_ms": median(_measurement(one, "latency_p99_ms")["value"] for one in seen),
+        "p99_ms": median(known) if known else None,
         "top1": _measurement(seen[0], "top1")["value"],
         "top1_drop": drop["value"],
         "top1_drop_low": drop["interval"][0],
