@@ -6,13 +6,15 @@ level that is forgotten after 1/300 of the series, or after 1/60: slowly). The c
 order-statistic interval of all rounds; `passes wrongly` is how often the whole interval lies below the truth, so that a
 gate at the truth would pass: 2.5 % if both sides miss alike. Ratios: two models in sessions; there `independent` is the
 bootstrap within one session. Metrics: samples drawn anew from a population. A coverage counted in n simulations has a
-standard error of sqrt(0.95 × 0.05 / n): 0.5 % for 2000.
+standard error of sqrt(0.95 × 0.05 / n): 0.5 % for 2000. The lowest and the highest of many rows are extremes of that
+noise; so a latency whose coverage comes near an edge of what is claimed is simulated anew, five times as often, and
+what that finds is its row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +32,16 @@ _SESSIONS = (6, 10, 20)
 _ROUNDS = 300
 _OPENING = 0.005
 _QUANTILES = (0.5, 0.9, 0.99)
+#: a coverage in percent that is not within these is near an edge, and that many times the simulations tell it better
+_CLEAR = (93.75, 96.25)
+_AGAIN = 5
 _RARE = ("drop of far@threshold=0.78", "drop of far@threshold=0.82")
 #: samples that fix the true quantile of a kind to a small part of an interval's width
 _POPULATION = 8_000_000
 
 
 def coverage(options: Options) -> Result:
-    """2000 simulations of every row; quick: 200."""
+    """2000 simulations of every row, and 10 000 where that comes near an edge; quick: a tenth."""
     count = 200 if options.quick else 2000
     rows = [*_latencies(count), *_ratios(count), *_metrics(count), *_verification(count)]
     wrong = [float(row["passes_wrongly_percent"]) for row in rows if row["passes_wrongly_percent"] is not None]
@@ -60,18 +65,31 @@ def _latencies(count: int) -> Iterator[Row]:
         truths = np.quantile(np.concatenate([*_sessions(random, generate, _POPULATION // _ROUNDS)]), _QUANTILES)
         for number in _SESSIONS:
             say(f"coverage: {name}, {number} sessions")
-            found: dict[float, list[tuple[bool, bool, bool]]] = {q: [] for q in _QUANTILES}
-            for _ in range(count):
-                sessions = _sessions(random, generate, number)
-                everything = sessions.ravel()
-                for q, truth in zip(_QUANTILES, truths, strict=True):
-                    interval = statistics.session_percentile_interval(list(sessions), q).interval
-                    plain = statistics.percentile_interval(everything, q).interval
-                    below = interval[1] is not None and interval[1] < truth
-                    found[q].append((_holds(interval, truth), _holds(plain, truth), below))
-            for q, hits in found.items():
-                held, plain_held, below_truth = map(sum, zip(*hits, strict=True))
-                yield _row(f"p{100 * q:g} of {number} sessions", name, count, held, plain_held, below_truth)
+            wanted, rows = dict(zip(_QUANTILES, truths, strict=True)), {}
+            for draws in (count, _AGAIN * count):
+                rows |= _simulated(random, name, number, wanted, draws)
+                near = (q for q in wanted if not _CLEAR[0] <= float(rows[q]["coverage_percent"] or 0) <= _CLEAR[1])
+                wanted = {q: wanted[q] for q in near}
+            yield from rows.values()
+
+
+def _simulated(
+    random: np.random.Generator, kind: str, number: int, truths: Mapping[float, float], count: int
+) -> dict[float, Row]:
+    """Rows by quantile."""
+    found: dict[float, list[tuple[bool, bool, bool]]] = {q: [] for q in truths}
+    for _ in range(count if truths else 0):
+        sessions = _sessions(random, _KINDS[kind], number)
+        everything = sessions.ravel()
+        for q, truth in truths.items():
+            interval = statistics.session_percentile_interval(list(sessions), q).interval
+            plain = statistics.percentile_interval(everything, q).interval
+            below = interval[1] is not None and interval[1] < truth
+            found[q].append((_holds(interval, truth), _holds(plain, truth), below))
+    return {
+        q: _row(f"p{100 * q:g} of {number} sessions", kind, count, *map(sum, zip(*hits, strict=True)))
+        for q, hits in found.items()
+    }
 
 
 def _sessions(random: np.random.Generator, generate: Generate, number: int) -> Array:

@@ -11,36 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from edgeopt import config, device, registry, tools
 from edgeopt.access import Connection, Facts
-from edgeopt.backends import Backend, Depth
+from edgeopt.backends import Backend, Depth, not_available
 from edgeopt.errors import EdgeoptError, StageError
 from edgeopt.target import Access, Device, Target
 
 #: From the least.
 DEPTHS: tuple[Depth, ...] = ("compile", "simulate", "estimate", "measure")
 LIMIT_S = 20.0
-#: Runtimes that people ask for and that edgeopt does not have, and why.
-NOT_AVAILABLE: Mapping[str, str] = MappingProxyType(
-    {
-        "intel-npu": "OpenVINO's wheel has the NPU plug-in, but no compiler that works without the NPU and its driver",
-        "hailo": "Hailo's Dataflow Compiler is only for those who register with Hailo; no package index has it",
-        "snpe": "Qualcomm's older SDK is only for those who register; the runtime `qnn` compiles for the same NPUs",
-        "edgetpu": "its compiler is a Debian package of Google's, no Python package; it reads the files of `litert`",
-        "executorch": "it runs beside torch 2.13, but edgeopt has no backend for it yet",
-    }
-)
-_ALSO = MappingProxyType(
-    {
-        "openvino-npu": "intel-npu",
-        "edge-tpu": "edgetpu",
-        "coral": "edgetpu",
-        "hailort": "hailo",
-        "qualcomm-snpe": "snpe",
-    }
-)
 _ABSENT = re.compile(r"ModuleNotFoundError: No module named '(\w+)'")
 _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
@@ -152,11 +132,6 @@ def examine(
         else _diagnose(one, files[name], reached.get(one.device.access, Reached(str(one.device.access))))
         for name, one in found.items()
     ]
-
-
-def not_available(runtime: str) -> str:
-    """Why edgeopt does not have a runtime that people ask for; empty if it is not one of those."""
-    return NOT_AVAILABLE.get(_ALSO.get(runtime, runtime), "")
 
 
 def _diagnose(profile: Target, file: Path, reached: Reached) -> Diagnosis:

@@ -450,11 +450,7 @@ class _Run:
             provenance={
                 **provenance.collect(self.plan.root, (*self.plan.tools, "numpy", "scipy"), machine),
                 "data": {name: split.digest for name, split in self.splits.items()},
-                "metrics": {
-                    metrics.label(spec): foreign
-                    for spec in self.plan.recipe.metrics
-                    if (foreign := metrics.foreign_source(spec, self.plan.root))
-                },
+                "metrics": dict(self.plan.metric_sources),
             },
             waivers=settled,
         )

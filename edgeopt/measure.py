@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from edgeopt.protocol import Protocol
 from edgeopt.statistics import Estimate, Interval
+
+if TYPE_CHECKING:
+    from edgeopt.protocol import Protocol
 
 
 @dataclass(frozen=True)

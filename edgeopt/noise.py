@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+#: a difference of two paces below this is not called one, however many samples show it and however quiet the machine is
+SMALLEST_EFFECT = 0.01
 #: runs that are remembered; the latest ones
 _REMEMBERED = 50
 #: fewer say nothing about what is normal

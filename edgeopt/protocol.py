@@ -42,7 +42,7 @@ class Protocol:
         inputs: Where the inputs come from: a digest, or a name.
         warmup_seconds, warmup_runs: Warming up goes on until both are reached, and all candidates are steady.
         warmup: The rule for steady.
-        clock: What timed, as the agent names it.
+        clock: What timed, as the agent names it: its own clock, and those of runtimes that time their calls themselves.
         agent: Version of the agent.
         version: Of the way that the host measures.
         percentile: The tail that the product cares about, in percent.

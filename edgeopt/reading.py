@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeopt import config, doctor, metrics, reference, registry, verdict, waivers
+from edgeopt import config, metrics, reference, registry, verdict, waivers
 from edgeopt import target as target_files
 from edgeopt.artifact import digest_of
+from edgeopt.backends import not_available
 from edgeopt.config import Document
 from edgeopt.errors import ConfigError, PlanError
 from edgeopt.recipe import Gates, Recipe, TargetSpec
@@ -217,7 +218,7 @@ def _runtime_problems(target: Target, source: Document) -> Iterator[ConfigError]
     try:
         backends = [registry.find("backends", runtime) for runtime in target.runtime]
     except registry.UnknownPlugin as error:
-        refused = ((runtime, doctor.not_available(runtime)) for runtime in target.runtime)
+        refused = ((runtime, not_available(runtime)) for runtime in target.runtime)
         why = next((f"{runtime} is not available: {reason}" for runtime, reason in refused if reason), "")
         yield problem(("runtime",), why or str(error))
         return

@@ -23,7 +23,7 @@ from edgeopt import statistics
 from edgeopt.access import Agent, Limits
 from edgeopt.errors import StageError
 from edgeopt.measure import Candidate, Measurement, bounded, single
-from edgeopt.noise import NoiseFloor
+from edgeopt.noise import SMALLEST_EFFECT, NoiseFloor
 from edgeopt.protocol import Protocol
 from edgeopt.session import Nanoseconds, Session, require_power_mode, time_session
 from edgeopt.statistics import Estimate
@@ -36,8 +36,6 @@ Outcome = Literal["faster", "slower", "same", "undecided"]
 RATIO_LEVEL = 0.01
 #: the chance that any look at a latency misleads
 LATENCY_LEVEL = 0.05
-#: a difference below this is not called one, however many samples show it
-SMALLEST_EFFECT = 0.01
 #: a machine that is noisier than this cannot show that two models take the same time
 LARGEST_SAME = 0.05
 

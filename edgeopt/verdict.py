@@ -13,9 +13,9 @@ from typing import Literal
 from edgeopt import parity, placement
 from edgeopt.errors import ExitCode
 from edgeopt.measure import Measurement
+from edgeopt.noise import SMALLEST_EFFECT
 from edgeopt.recipe import Gates, Limit
 from edgeopt.record import GateOutcome, RunOutcome, VerdictRecord, WaiverRecord
-from edgeopt.sessions import SMALLEST_EFFECT
 
 Bound = Literal["max", "min", "max_drop", "max_ratio"]
 

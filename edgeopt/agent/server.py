@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from time import perf_counter, perf_counter_ns
 from typing import Any, BinaryIO, TypeVar
@@ -152,6 +152,7 @@ class Server:
         finally:
             for model in empty.values():
                 model.close()
+        reply["clock"]["name"] = _clocks(reply["clock"]["name"], {one.runtime for one in opened.values()})
         samples = [np.array(series[name], dtype=np.int64) for name in (*models, *empty)]
         return {**reply, **_first(opened), "call_overhead": list(threads)}, samples
 
@@ -277,6 +278,12 @@ def _first(opened: dict[str, _Opened]) -> dict[str, Any]:
         name: None if isinstance(one.model, blocks.Timed) else one.first_inference_ns for name, one in opened.items()
     }
     return {"names": list(opened), "first_inference_ns": first}
+
+
+def _clocks(name: str, used: Iterable[str]) -> str:
+    """The agent's clock, and those of the runtimes that have one of their own."""
+    own = {runtime: runtimes.own_clock(runtime) for runtime in sorted(used)}
+    return "; ".join([name, *(f"{runtime}: {clock}" for runtime, clock in own.items() if clock)])
 
 
 def _batches(tensors: Arrays, batch: int) -> tuple[list[Arrays], int]:

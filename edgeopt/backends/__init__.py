@@ -12,19 +12,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from edgeopt import provenance
 from edgeopt import tools as environments
-from edgeopt.access import Agent
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import Artifact
 from edgeopt.errors import ConfigError
 from edgeopt.stage import Params
 from edgeopt.target import Target
 
+if TYPE_CHECKING:
+    from edgeopt.access import Agent
+
 #: How far a target goes on this machine, from the least.
 Depth = Literal["compile", "simulate", "estimate", "measure"]
+
+#: Runtimes that people ask for and that edgeopt does not have, and why.
+_NOT_AVAILABLE: Mapping[str, str] = MappingProxyType(
+    {
+        "intel-npu": "OpenVINO's wheel has the NPU plug-in, but no compiler that works without the NPU and its driver",
+        "hailo": "Hailo's Dataflow Compiler is only for those who register with Hailo; no package index has it",
+        "snpe": "Qualcomm's older SDK is only for those who register; the runtime `qnn` compiles for the same NPUs",
+        "edgetpu": "its compiler is a Debian package of Google's, no Python package; it reads the files of `litert`",
+        "executorch": "it runs beside torch 2.13, but edgeopt has no backend for it yet",
+    }
+)
+_ALSO = MappingProxyType(
+    {
+        "openvino-npu": "intel-npu",
+        "edge-tpu": "edgetpu",
+        "coral": "edgetpu",
+        "hailort": "hailo",
+        "qualcomm-snpe": "snpe",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -256,3 +279,8 @@ def entry(layer: Layer, name: str, source: Iterable[str]) -> dict[str, Any]:
         "exec": layer.exec,
         **({"why": layer.why} if layer.why else {}),
     }
+
+
+def not_available(runtime: str) -> str:
+    """Why edgeopt does not have a runtime that people ask for; empty if it is not one of those."""
+    return _NOT_AVAILABLE.get(_ALSO.get(runtime, runtime), "")

@@ -14,13 +14,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from edgeopt.access import Built
 from edgeopt.agent.runtimes import Layer
 from edgeopt.agent.toolchains import rknn as toolchain
 from edgeopt.artifact import Artifact
@@ -29,6 +28,9 @@ from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
 from edgeopt.stage import Params
 from edgeopt.target import Target
+
+if TYPE_CHECKING:
+    from edgeopt.access import Built
 
 #: Highest ONNX opset that rknn-toolkit2 2.5.0 reads.
 _MAX_OPSET = 19

@@ -15,12 +15,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from edgeopt import half, provenance, qdq
-from edgeopt.access import Built
 from edgeopt.agent.runtimes import Layer
 from edgeopt.artifact import ASIDE, Artifact, default_root
 from edgeopt.backends import (
@@ -39,6 +38,9 @@ from edgeopt.errors import ConfigError, StageError
 from edgeopt.registry import hint
 from edgeopt.stage import Params
 from edgeopt.target import Target
+
+if TYPE_CHECKING:
+    from edgeopt.access import Built
 
 #: Compute capabilities, and where they are found. Source: https://developer.nvidia.com/cuda-gpus.
 ARCHITECTURES: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgeopt import reading, registry, verdict
+from edgeopt import metrics, reading, registry, verdict
 from edgeopt.errors import ConfigError, PlanError
 from edgeopt.plan.candidates import Candidates
 from edgeopt.plan.layout import Layout
@@ -75,6 +75,11 @@ def plan(
         steps=tuple(layout.steps.values()),
         targets=targets,
         ledger=tuple(layout.ledger),
+        metric_sources={
+            metrics.label(spec): foreign
+            for spec in read.recipe.metrics
+            if (foreign := metrics.foreign_source(spec, layout.root))
+        },
         waivers=read.waivers,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,7 @@ class Plan:
         path: The recipe file.
         digest: sha256 of the recipe's canonical content, after overrides.
         steps: In an order in which inputs come first.
+        metric_sources: What :func:`edgeopt.metrics.foreign_source` told of the metrics that are not built in, by label.
         waivers: Of the waivers file; no part of any cache key.
     """
 
@@ -108,6 +109,7 @@ class Plan:
     steps: tuple[Step, ...]
     targets: Mapping[str, TargetPlan]
     ledger: tuple[LedgerPoint, ...]
+    metric_sources: Mapping[str, str] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
 
     @property

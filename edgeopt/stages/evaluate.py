@@ -10,19 +10,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from edgeopt import checkpoint, data, registry
-from edgeopt.access import Agent
 from edgeopt.artifact import Artifact
 from edgeopt.errors import StageError
 from edgeopt.stage import Clock, Params, StageContext, StageOutput
 from edgeopt.stages import _nan
 from edgeopt.target import Target
+
+if TYPE_CHECKING:
+    from edgeopt.access import Agent
 
 _TORCH_BATCH = 64
 #: A board whose tool starts anew for every batch takes hours; one that is gone is noticed by its connection.

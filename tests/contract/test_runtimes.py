@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 import onnx
@@ -122,6 +123,22 @@ def test_timing_tells_how_it_went(agent: Agent, runtime: str, path: str) -> None
     longer = agent.time(["m"], [SAMPLES], replace(SHORT, warmup_max_seconds=10.0), seed=0)
     assert 0.3 <= longer.warmup.seconds <= 11
     assert longer.warmup.steady is not bool(longer.warmup.unsteady)
+
+
+def test_a_runtime_with_a_clock_of_its_own_reads_it_within_the_call(agent: Agent, runtime: str, path: str) -> None:
+    own = runtimes.own_clock(runtime)
+    agent.open("m", runtime, path)
+    clock = agent.time(["m"], [SAMPLES], SHORT, seed=0).clock.name
+    assert (f"{runtime}: {own}" in clock) if own else (runtime not in clock)
+    model = runtimes.load(runtime).open(path, runtimes.Options(threads=1))
+    try:
+        model.load([np.repeat(SAMPLES, 4096, axis=0)])
+        start = perf_counter_ns()
+        took_ns = model.run()
+        around_ns = perf_counter_ns() - start
+    finally:
+        model.close()
+    assert (took_ns is None) if own is None else (around_ns / 100 < took_ns < around_ns)  # ns, and not µs or ms
 
 
 @pytest.mark.parametrize("streams", [1, 2])

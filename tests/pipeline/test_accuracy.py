@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from edgeopt import record
 from edgeopt.cli import app
+from edgeopt.plan import plan
 from tests import tiny
 
 CLI = CliRunner()
@@ -90,6 +91,18 @@ def test_a_users_own_metric_is_measured_gated_and_scored_again_when_it_changes(t
     assert [v.outcome for v in target.verdicts] == ["fail", "pass"]
     assert run_record.provenance["metrics"].keys() == {"dice"}
     assert run_record.provenance["metrics"] != again.provenance["metrics"]
+
+
+def test_the_record_tells_the_code_that_was_planned_with_and_not_what_was_edited_meanwhile(tmp_path: Path) -> None:
+    editing = DICE.replace(
+        "        said =", '        with open(__file__, "a") as file:\n            file.write("#")\n        said ='
+    )
+    folder = with_dice(tmp_path, "{dice: {min: 0.9}}", source=editing)
+    planned = plan(folder).metric_sources
+    code, output = run("compile", folder)
+    assert code == 0, output
+    assert (folder / "mymetrics.py").read_text() != editing
+    assert record.load(folder / "out").provenance["metrics"] == planned
 
 
 def test_check_and_the_plan_run_none_of_its_code(tmp_path: Path) -> None:

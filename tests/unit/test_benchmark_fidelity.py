@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -34,17 +35,25 @@ def test_processes_take_turns_and_both_run_in_the_end() -> None:
         second.kill()
 
 
-def test_claims_are_net_of_the_call_on_all_nets() -> None:
+def test_claims_are_on_the_same_work_as_benchmark_app_does_on_all_nets() -> None:
     rows = [
-        {"model": "long", "timed": "alone", "benchmark_app_p50_ms": 5.0, "ratio": 0.98},
-        {"model": "long", "timed": "with", "benchmark_app_p50_ms": 5.0, "ratio": 1.0, "ratio_less_call": 0.96},
-        {"model": "short", "timed": "alone", "benchmark_app_p50_ms": 0.05, "ratio": 1.3},
-        {"model": "short", "timed": "with", "benchmark_app_p50_ms": 0.05, "ratio": 1.3, "ratio_less_call": 1.02},
+        {"model": "long", "timed": "alone", "ratio": 0.96},
+        {"model": "long", "timed": "with the empty model", "ratio": 1.0},
+        {"model": "short", "timed": "alone", "ratio": 1.02},
+        {"model": "short", "timed": "with the empty model", "ratio": 1.3},
     ]
     found = [
         (claim.claim.rpartition("(")[2], round(claim.value or 0, 9), claim.holds) for claim in fidelity._claims(rows)
     ]
     assert found == [("long)", 0.04, False), ("short)", 0.02, True)]
+
+
+def test_both_run_on_one_cpu_for_as_long_as_they_are_timed() -> None:
+    allowed = os.sched_getaffinity(0)
+    for number in range(3):
+        with fidelity._on_one_cpu(number):
+            assert os.sched_getaffinity(0) == {sorted(allowed)[number % len(allowed)]}
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_both_tools_time_the_same_file(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from edgeopt import parity
-from edgeopt.metrics import Metric, NotMeasurable, registry, score
+from edgeopt import parity, registry
+from edgeopt.metrics import Metric, NotMeasurable, score
 from edgeopt.parity import SQNR_LIMIT_DB, DecisionAgreement, MaxAbsError, OutputCosine, Sqnr
 
 TOP1 = registry.find("metrics", "top1")

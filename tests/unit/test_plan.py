@@ -107,7 +107,7 @@ def test_the_code_that_computes_the_numbers_is_part_of_what_scores(
     before = depending()
     assert {"top1"} in [set(sources) for sources in before if isinstance(sources, dict)]
     assert depending() == before
-    monkeypatch.setattr(metrics, "_source", lambda: "changed")
+    monkeypatch.setattr(metrics.building, "_source", lambda: "changed")
     after = depending()
     assert all(one != other for one, other in zip(before, after, strict=True) if one is not None)
 

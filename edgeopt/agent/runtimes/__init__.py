@@ -98,14 +98,15 @@ class Lane(Protocol):
     def load(self, inputs: Sequence[npt.NDArray[Any]]) -> None:
         """Copies one batch, in the order of the model's inputs, into the buffers that ``run`` reads."""
 
-    def run(self) -> None: ...
+    def run(self) -> int | None:
+        """Returns the ns of the call by the runtime's own clock, if it has one: see :func:`own_clock`."""
 
 
 class Model(Lane, Protocol):
     """An open model, which is also its first lane.
 
     ``load``, ``run``, ``fetch`` are the three parts of one inference; only ``run`` is ever timed, so it does the
-    runtime's call and nothing else.
+    runtime's call and nothing else that takes time.
     """
 
     @property
@@ -160,6 +161,12 @@ def load(name: str) -> Runtime:
     if name not in names():
         raise AgentError(f"unknown runtime {name!r}; known: {', '.join(names())}")
     return cast(Runtime, importlib.import_module(f".{name}", __package__))
+
+
+def own_clock(name: str) -> str | None:
+    """What times a call inside that runtime, below its Python binding; None if only the call can be timed."""
+    clock: str | None = getattr(load(name), "OWN_CLOCK", None)
+    return clock
 
 
 def versions() -> tuple[dict[str, str], dict[str, str]]:

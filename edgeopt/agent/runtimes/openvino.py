@@ -12,6 +12,10 @@ import numpy.typing as npt
 from .. import AgentError  # noqa: TID252  relative, so that a zipapp works
 from . import Layer, Options, Port, RuntimeMemory, fill
 
+#: Reads the time right before and after the call of OpenVINO's C++ library, as its `benchmark_app` reports it. What the
+#: binding does after it, making a dictionary of the outputs, takes some microseconds that no other caller spends.
+OWN_CLOCK = "InferRequest.latency"
+
 _PROFILED_RUNS = 5
 
 
@@ -45,8 +49,9 @@ class _Request:
             self._buffers = fresh
             _preset(self._request, fresh)
 
-    def run(self) -> None:
+    def run(self) -> int:
         self._infer({}, True, False)  # no new inputs, shared outputs, no decoding of text
+        return round(float(self._request.latency) * 1e6)
 
 
 class OpenvinoModel(_Request):

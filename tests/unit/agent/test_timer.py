@@ -16,20 +16,23 @@ from edgeopt.agent.timer import Interleaved, Limits, collect, measure_clock, ste
 class Recorder:
     """Stands in for a model: writes down what is called."""
 
-    def __init__(self, name: str, log: list[tuple[str, str, int]]) -> None:
-        self.name, self.log, self.seen = name, log, -1
+    def __init__(self, name: str, log: list[tuple[str, str, int]], own_ns: int | None) -> None:
+        self.name, self.log, self.seen, self.own_ns = name, log, -1, own_ns
 
     def load(self, inputs: Sequence[np.ndarray]) -> None:
         self.seen = int(inputs[0][0])
         self.log.append(("load", self.name, self.seen))
 
-    def run(self) -> None:
+    def run(self) -> int | None:
         self.log.append(("run", self.name, self.seen))
+        return self.own_ns
 
 
-def interleaved(names: str = "abc", seed: int = 0, **kwargs: Any) -> tuple[Interleaved, list[tuple[str, str, int]]]:
+def interleaved(
+    names: str = "abc", seed: int = 0, *, own_ns: int | None = None, **kwargs: Any
+) -> tuple[Interleaved, list[tuple[str, str, int]]]:
     log: list[tuple[str, str, int]] = []
-    models: Any = {name: Recorder(name, log) for name in names}
+    models: Any = {name: Recorder(name, log, own_ns) for name in names}
     return Interleaved(models, [[np.array([value])] for value in range(4)], seed, **kwargs), log
 
 
@@ -52,6 +55,14 @@ def test_every_round_times_each_once_on_the_same_batch_in_a_new_order() -> None:
     orders = Counter("".join(name for _, name, _ in one) for one in per_round)
     assert len(orders) == 6
     assert all(log[index][1:] == log[index + 1][1:] for index in range(0, len(log), 2))  # load, then run
+
+
+def test_a_batch_that_is_in_place_is_not_copied_again() -> None:
+    log: list[tuple[str, str, int]] = []
+    one_round = Interleaved({"a": Recorder("a", log, None)}, [[np.array([7])]], 0)
+    for index in range(3):
+        one_round(index)
+    assert log == [("load", "a", 7), *[("run", "a", 7)] * 3]
 
 
 def test_the_order_follows_the_seed() -> None:
@@ -94,6 +105,13 @@ def test_a_clock_that_cannot_time_is_an_error(readings: list[int], message: str)
     one_round, _ = interleaved("a", read=lambda: next(source))
     with pytest.raises(AgentError, match=message):
         one_round(0)
+
+
+@pytest.mark.parametrize(("own_ns", "taken_ns"), [(80, 80), (99, 99), (100, 100), (101, 100), (0, 100), (-5, 100)])
+def test_a_runtime_s_own_reading_counts_if_it_can_be_true(own_ns: int, taken_ns: int) -> None:
+    source = iter([1000, 1100])
+    one_round, _ = interleaved("a", own_ns=own_ns, read=lambda: next(source))
+    assert one_round(0) == {"a": taken_ns}
 
 
 def test_both_minima_are_reached_and_the_cap_wins() -> None:

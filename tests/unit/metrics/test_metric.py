@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeopt import metrics
+from edgeopt import metrics, registry
 from edgeopt.errors import ConfigError
 from edgeopt.metrics import Metric
 from edgeopt.recipe import MetricSpec
@@ -67,7 +67,7 @@ class Installed(Metric):
 
 @pytest.mark.parametrize(("found", "why"), [(Installed(), "`better` is 'greater'"), (Installed, "not an edgeopt")])
 def test_an_installed_metric_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch, found: object, why: str) -> None:
-    monkeypatch.setattr(metrics.registry, "find", lambda kind, name: found)
+    monkeypatch.setattr(registry, "find", lambda kind, name: found)
     with pytest.raises(ValueError, match=f"installed: .*{why}"):
         metrics.build(MetricSpec(name="installed"))
 
@@ -89,7 +89,7 @@ def test_a_new_release_of_an_installed_metric_is_another_source(
     for version in ("1.0", "1.0", "1.1"):
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: third\nVersion: {version}\n")
         importlib.invalidate_caches()
-        assert metrics.registry.release("metrics", "third") == f"third {version}"
+        assert registry.release("metrics", "third") == f"third {version}"
         found.append(metrics.source(installed, tmp_path))
     assert found[0] == found[1] != found[2]
 
@@ -98,7 +98,7 @@ def test_the_source_of_a_users_own_metric_and_of_what_computes_the_interval_coun
     top1 = metrics.source(MetricSpec(name="top1"), tmp_path)
     first, second = (metrics.source(own(tmp_path, text), tmp_path) for text in ("better = 'lower'", "unit = 'm'"))
     assert len({top1, first, second}) == 3
-    assert metrics.registry.release("metrics", "top1") == ""
+    assert registry.release("metrics", "top1") == ""
 
 
 def spec(name: str, **args: object) -> MetricSpec:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeopt import metrics
+from edgeopt.measure import Measurement
 from edgeopt.metrics import NotMeasurable
 from edgeopt.metrics.threshold import FalseAcceptsAt, FalseRejectsAt, Threshold
 from edgeopt.metrics.verification import EqualErrorRate, TrueAcceptRate
@@ -40,9 +41,9 @@ EVALUATE, EVALUATE_PEOPLE = of_people(2)
 
 
 @pytest.fixture(scope="module")
-def taken() -> dict[str, dict[str, metrics.Measurement]]:
+def taken() -> dict[str, dict[str, Measurement]]:
     """All metrics of the float model and of the optimised one, and the drops."""
-    found: dict[str, dict[str, metrics.Measurement]] = {}
+    found: dict[str, dict[str, Measurement]] = {}
     for model, change in (("float", 0.0), ("int8", OFFSET)):
         found[model] = {}
         for metric in (
