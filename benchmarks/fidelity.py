@@ -9,9 +9,8 @@ A busy machine changes from second to second, and its CPUs differ. So both run o
 round, for the same time, and take turns: while one is timed, the other is stopped (SIGSTOP), for a tenth of a second
 each. A stop spoils one sample of many, which a median does not see. The agent is timed in three ways: the model alone,
 as benchmark_app does; with the near-empty model that shows what the call costs, as it does by default; and among three
-copies of the model, as a contest of candidates does. The claims are on the median ratio of the rounds of the first,
-which does the same work. Another model that runs in between takes the caches of a very short one, as it would in a
-product; how much that is, the rows tell.
+copies of the model, as a contest of candidates does. The claims are on the median ratio of the rounds of the way that
+is furthest off.
 
 ``--data FILE.xml`` adds a model of static shape to the two small networks that are made on the spot, such as the file
 that `edgeopt compile recipes/digits` ships.
@@ -64,9 +63,8 @@ class _Way(NamedTuple):
     empty: bool
 
 
-_ALONE = "alone"
 #: how the agent times: copies of the model, and whether the near-empty model is timed as well
-_WAYS = {_ALONE: _Way(1, False), "with the empty model": _Way(1, True), "among three copies": _Way(3, False)}
+_WAYS = {"alone": _Way(1, False), "with the empty model": _Way(1, True), "among three copies": _Way(3, False)}
 _TURN_S = 0.1
 
 
@@ -87,12 +85,14 @@ def fidelity(options: Options) -> Result:
 
 
 def _claims(rows: Sequence[Mapping[str, Any]]) -> Iterator[Claim]:
-    """On the same work; what other models in between do is in the rows."""
+    """One for each model, whatever else is timed with it."""
+    apart: dict[str, float] = {}
     for row in rows:
-        if row["timed"] == _ALONE:
-            yield Claim(
-                f"distance of the agent's p50 from benchmark_app's ({row['model']})", abs(row["ratio"] - 1), 0.03
-            )
+        apart[row["model"]] = max(apart.get(row["model"], 0.0), abs(row["ratio"] - 1))
+    for model, distance in apart.items():
+        yield Claim(
+            f"distance of the agent's p50 from benchmark_app's, timed in any of the ways ({model})", distance, 0.03
+        )
 
 
 def _compare(name: str, file: Path, folder: Path, *, rounds: int, seconds: float) -> list[Row]:

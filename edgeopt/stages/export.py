@@ -57,7 +57,7 @@ class Export:
     """See the module."""
 
     name = "export"
-    version = 1
+    version = 2
     Params = ExportParams
     accepts: Mapping[str, frozenset[str]] = {"model": frozenset({"torch"})}
     produces = frozenset({"onnx"})

@@ -35,12 +35,12 @@ def test_processes_take_turns_and_both_run_in_the_end() -> None:
         second.kill()
 
 
-def test_claims_are_on_the_same_work_as_benchmark_app_does_on_all_nets() -> None:
+def test_claims_are_on_the_way_of_timing_that_is_furthest_off() -> None:
     rows = [
         {"model": "long", "timed": "alone", "ratio": 0.96},
-        {"model": "long", "timed": "with the empty model", "ratio": 1.0},
-        {"model": "short", "timed": "alone", "ratio": 1.02},
-        {"model": "short", "timed": "with the empty model", "ratio": 1.3},
+        {"model": "long", "timed": "with the empty model", "ratio": 1.03},
+        {"model": "short", "timed": "alone", "ratio": 1.01},
+        {"model": "short", "timed": "with the empty model", "ratio": 1.02},
     ]
     found = [
         (claim.claim.rpartition("(")[2], round(claim.value or 0, 9), claim.holds) for claim in fidelity._claims(rows)
