@@ -76,17 +76,19 @@ def energy(
     """
     names = [candidate.name for candidate in candidates]
     with connect() as agent:
-        for candidate in candidates:
-            agent.open(candidate.name, candidate.runtime, candidate.path, threads=protocol.threads)
-        found = agent.energy(
-            names,
-            inputs,
-            seed=seed,
-            batch=protocol.batch,
-            windows=_ENERGY_WINDOWS,
-            window_seconds=_ENERGY_WINDOW_SECONDS,
-            rails=rails,
-        )
+        found = agent.energy((), (), seed=seed, rails=rails)
+        if not found.why:
+            for candidate in candidates:
+                agent.open(candidate.name, candidate.runtime, candidate.path, threads=protocol.threads)
+            found = agent.energy(
+                names,
+                inputs,
+                seed=seed,
+                batch=protocol.batch,
+                windows=_ENERGY_WINDOWS,
+                window_seconds=_ENERGY_WINDOW_SECONDS,
+                rails=rails,
+            )
     judged = replace(protocol, confidence=_ENERGY_CONFIDENCE)
     if not found.mj:
         return {name: single("energy_mj", None, "mJ", judged, machine, found.why) for name in names}

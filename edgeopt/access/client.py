@@ -196,7 +196,7 @@ class Agent:
         """Runs each model back to back for some windows of time and reads the device's energy counters around each.
 
         Args:
-            names: Of the open models.
+            names: Of the open models; none to ask only whether there is something to read, and why not.
             inputs: As for :meth:`time`.
             seed: Of the order of the models in each round.
             batch: Samples per inference.

@@ -27,7 +27,7 @@ from __future__ import annotations
 #: Version of the messages; the client refuses an agent that speaks another one.
 PROTOCOL = 3
 #: Version of the agent itself; raised when what it measures, or how, changes.
-VERSION = "2"
+VERSION = "3"
 #: Environment variable that names the folder of an agent, which it removes once its client is gone.
 FOLDER_TO_REMOVE = "EDGEOPT_AGENT_FOLDER"
 

@@ -175,13 +175,15 @@ class Server:
         return {**reply, **_first(opened)}, samples
 
     def _energy(self, header: dict[str, Any], tensors: Arrays) -> Reply:
-        opened, batches = self._ready(header, tensors)
         plan = {key: header[key] for key in ("windows", "window_seconds", "seed")}
-        models = {name: one.model for name, one in opened.items()}
+        series: Mapping[str, npt.NDArray[Any]] = {}
         try:
             with energy.counters(header.get("rails", ())) as (counters, least_seconds):
                 plan["window_seconds"] = max(plan["window_seconds"], least_seconds)
-                series = energy.measure_mj(models, batches, counters, **plan)
+                if header["names"]:
+                    opened, batches = self._ready(header, tensors)
+                    models = {name: one.model for name, one in opened.items()}
+                    series = energy.measure_mj(models, batches, counters, **plan)
         except energy.NoCounters as error:
             return {"why": str(error)}, ()
         return {"why": "", "scope": " + ".join(counter.name for counter in counters)}, list(series.values())

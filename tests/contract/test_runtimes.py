@@ -181,13 +181,15 @@ def test_the_runtimes_own_memory_figure_or_why_there_is_none(agent: Agent, runti
 
 
 def test_energy_is_measured_or_the_reason_is_given(agent: Agent, runtime: str, path: str) -> None:
+    asked = agent.energy((), (), seed=0)
     agent.open("m", runtime, path)
     found = agent.energy(["m"], [SAMPLES], seed=0, windows=2, window_seconds=0.05)
     if found.why:
         assert "RAPL" in found.why
+        assert found == asked
         assert found.mj == {}
     else:
-        assert found.scope
+        assert found.scope == asked.scope
         assert found.mj["m"].shape == (2,)
         assert (found.mj["m"] > 0).all()
 

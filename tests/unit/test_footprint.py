@@ -35,13 +35,15 @@ class Meter:
 
     def __init__(self, answer: Energy) -> None:
         self.answer = answer
+        self.opened: list[object] = []
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_: object) -> None: ...
 
-    def open(self, *_: object, **__: object) -> None: ...
+    def open(self, name: object, *_: object, **__: object) -> None:
+        self.opened.append(name)
 
     def energy(self, *_: object, **__: object) -> Energy:
         return self.answer
@@ -55,6 +57,7 @@ def test_energy_that_cannot_be_read_is_not_zero(why: str) -> None:
     assert {(name, m.value, m.why, m.unit, m.n) for name, m in found.items()} == {
         (name, None, why, "mJ", 0) for name in ("a", "b")
     }
+    assert meter.opened == []  # nothing is loaded in vain
 
 
 def test_energy_is_the_median_of_the_windows() -> None:
@@ -63,6 +66,7 @@ def test_energy_is_the_median_of_the_windows() -> None:
     assert found.value == 5.0
     assert found.interval == (2.0, 8.0)  # order statistics 2 and 8 of 9 hold the median with 96 %
     assert found.why.startswith("of package-0")
+    assert meter.opened == ["a"]
 
 
 def test_compressed_size_is_that_in_a_zip(tmp_path: Path) -> None:
