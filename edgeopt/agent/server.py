@@ -176,12 +176,13 @@ class Server:
 
     def _energy(self, header: dict[str, Any], tensors: Arrays) -> Reply:
         plan = {key: header[key] for key in ("windows", "window_seconds", "seed")}
+        ready = self._ready(header, tensors) if header["names"] else None
         series: Mapping[str, npt.NDArray[Any]] = {}
         try:
             with energy.counters(header.get("rails", ())) as (counters, least_seconds):
                 plan["window_seconds"] = max(plan["window_seconds"], least_seconds)
-                if header["names"]:
-                    opened, batches = self._ready(header, tensors)
+                if ready:
+                    opened, batches = ready
                     models = {name: one.model for name, one in opened.items()}
                     series = energy.measure_mj(models, batches, counters, **plan)
         except energy.NoCounters as error:

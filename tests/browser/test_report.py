@@ -147,7 +147,7 @@ def test_the_first_stop_leads_to_the_decision(open_report):
     page = open_report("eventful")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert page.url.endswith("#decision")
+    page.wait_for_url("**#decision")
 
 
 def test_a_folded_target_unfolds_by_its_link_and_by_key(open_report):
