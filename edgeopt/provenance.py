@@ -6,7 +6,7 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,19 @@ def require(distributions: Iterable[str]) -> None:
         raise MissingBackend(what, fix=f"pip install 'edgeopt[{extras}]', or drop the targets that need it")
 
 
-@cache
-def tool_version(distribution: str) -> str:
-    """Version of an installed distribution, empty if it is not installed."""
+def installed(name: str) -> bool:
+    """Whether a distribution is installed; quicker than its version, for which its whole metadata are read."""
     try:
-        return version(distribution)
+        distribution(name)
     except PackageNotFoundError:
-        return ""
+        return False
+    return True
+
+
+@cache
+def tool_version(name: str) -> str:
+    """Version of an installed distribution, empty if it is not installed."""
+    return version(name) if installed(name) else ""
 
 
 def tool_versions(distributions: Iterable[str]) -> dict[str, str]:

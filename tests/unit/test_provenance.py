@@ -33,6 +33,8 @@ def checkout(tmp_path: Path) -> Path:
 def test_versions_are_of_the_installed_distributions():
     assert provenance.tool_version("numpy") == np.__version__
     assert provenance.tool_version("no-such-distribution") == ""
+    assert provenance.installed("numpy")
+    assert not provenance.installed("no-such-distribution")
     assert provenance.tool_versions(["numpy", "no-such-distribution", "numpy"]) == {"numpy": np.__version__}
 
 
