@@ -57,7 +57,10 @@ def installed(name: str) -> bool:
 @cache
 def tool_version(name: str) -> str:
     """Version of an installed distribution, empty if it is not installed."""
-    return version(name) if installed(name) else ""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
